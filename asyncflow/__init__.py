@@ -1,0 +1,1 @@
+"""asyncflow: an in-process, durable workflow engine for asyncio."""

@@ -1,0 +1,116 @@
+"""What a body may know of the run around it, and tell it: :class:`Context`, and :func:`current` to find it."""
+
+from __future__ import annotations
+
+import logging
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+from asyncflow.errors import AsyncflowError
+
+log = logging.getLogger("asyncflow.task")
+
+
+class Attempt(Protocol):
+    """What stands behind a context: the actor whose body is running."""
+
+    run_id: str
+    path: str
+    attempt: int
+    recovered: bool
+    idempotency_key: str
+    deadline: float | None
+    is_cancelling: bool
+
+    def progress(self, fraction: float, message: str) -> None: ...
+
+    def emit(self, name: str, data: dict[str, Any]) -> None: ...
+
+
+class Context:
+    """
+    The attempt that is running, as its body sees it.
+
+    A body gets it as its first parameter, annotated ``af.Context``, or from ``af.current()``; it is the same in threads
+    and in the asyncio tasks that a body starts.
+    """
+
+    __slots__ = ("_attempt",)
+
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt = attempt
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return self._attempt.run_id
+
+    @property
+    def path(self) -> str:
+        """The task's path in its flow."""
+        return self._attempt.path
+
+    @property
+    def attempt(self) -> int:
+        """Which try this is, counted from 1."""
+        return self._attempt.attempt
+
+    @property
+    def recovered(self) -> bool:
+        """Whether an earlier attempt at this execution was lost, so that it may have had its effect."""
+        return self._attempt.recovered
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same over all attempts, crashes and resumes of this execution; a revert has one of its own."""
+        return self._attempt.idempotency_key
+
+    @property
+    def deadline(self) -> float | None:
+        """When the time for this attempt is over, POSIX seconds: the nearest of all limits around it, or None."""
+        return self._attempt.deadline
+
+    @property
+    def is_cancelling(self) -> bool:
+        """Whether the attempt has been told to stop. A body in a thread looks here, since nothing can interrupt it."""
+        return self._attempt.is_cancelling
+
+    @property
+    def log(self) -> logging.LoggerAdapter[logging.Logger]:
+        """A standard logger that adds ``run`` and ``path`` to each line's fields."""
+        return logging.LoggerAdapter(log, {"run": self.run_id, "path": self.path})
+
+    def progress(self, fraction: float, message: str = "") -> None:
+        """
+        Tell how far this attempt is, from 0.0 to 1.0. Observers hear of it at most once a second a task.
+
+        Raises:
+            ValueError: *fraction* is not between 0 and 1.
+        """
+        if not 0.0 <= fraction <= 1.0:
+            raise ValueError(f"progress of task {self.path!r} must be from 0.0 to 1.0, not {fraction!r}")
+        self._attempt.progress(float(fraction), message)
+
+    def emit(self, name: str, /, **data: Any) -> None:
+        """Tell observers something. It is journaled with the next record and never causes one."""
+        self._attempt.emit(name, data)
+
+    def __repr__(self) -> str:
+        return f"<Context {self.path!r} of run {self.run_id!r}, attempt {self.attempt}>"
+
+
+# Set in each attempt's own copy of the context, so a body, its threads and its asyncio tasks all see it.
+running: ContextVar[Attempt] = ContextVar("asyncflow.running")
+
+
+def current() -> Context:
+    """
+    Return the context of the task whose body is running here.
+
+    Raises:
+        AsyncflowError: None is: this is called outside any task.
+    """
+    attempt = running.get(None)
+    if attempt is None:
+        raise AsyncflowError("no task is running here; call af.current() from the body of a task")
+    return Context(attempt)

@@ -1,0 +1,580 @@
+"""
+Starts, resumes and lists runs, and chooses what they are made of: the only place that knows which store, which
+executors and which clock stand behind the seams.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping
+from contextvars import copy_context
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from asyncflow import messages as m
+from asyncflow.codec import Codec
+from asyncflow.errors import AsyncflowError, DeclarationError, EngineClosed, InputError, PlanChanged, StoreError
+from asyncflow.executors.inline import InlineExecutor
+from asyncflow.executors.loop import LoopExecutor, begin
+from asyncflow.executors.thread import ThreadExecutor
+from asyncflow.graph import record as recorded
+from asyncflow.graph.flow import Flow, as_flow, find_flow
+from asyncflow.graph.plan import Plan
+from asyncflow.ids import check_run_id, new_run_id
+from asyncflow.interfaces import Clock, Executor, Journal, NewRun, Observer, RunInfo, Store
+from asyncflow.machine.replay import fold, plans_named, recovery
+from asyncflow.machine.run import RunMachine
+from asyncflow.outcomes import Sealed
+from asyncflow.runtime.clock import SystemClock
+from asyncflow.runtime.handle import Run, conclude
+from asyncflow.runtime.observe import Announcer
+from asyncflow.runtime.permits import Pool
+from asyncflow.runtime.shelter import outlast, see_through
+from asyncflow.runtime.supervisor import Supervisor
+from asyncflow.states import RunState
+from asyncflow.stores.memory import MemoryStore
+from asyncflow.stores.sqlite import SqliteStore
+
+log = logging.getLogger("asyncflow")
+
+T = TypeVar("T")
+
+DURABILITY = ("full", "process", "lazy")
+HEARTBEAT = 1.0
+"""Seconds between two looks at what other processes ask of this engine's runs."""
+_OBSERVERS_MAY_TAKE = 1.0
+
+
+class Engine:
+    """
+    Runs flows. Use it as ``async with Engine("runs.db") as engine``.
+
+    Leaving the block suspends what still runs: it gets *grace* seconds, then is stopped and recorded as lost; nothing is
+    reverted, and ``recover()`` takes it up again.
+
+    Args:
+        path: The journal, an SQLite file, made if it is not there. None keeps runs in memory, resumable only in this engine.
+        durability: "full" (synced to disk before anything depends on it), "process" (survives the process, not a power
+            cut) or "lazy" (at most 100 ms behind); a run may choose its own.
+        concurrency: How many bodies run at once, over all runs; None for no limit.
+        threads: How many threads plain functions may have; None for four more than there are processors, at most 32.
+        resources: What bodies may ask for by name or type; never journaled.
+        observers: Called with each event of every run, once it is durable.
+        on_cancel: What becomes of a run when the caller of ``run()`` is cancelled: "suspend" or "revert". The default
+            loses nothing: suspend where there is a file, revert in memory.
+        undo_grace: Seconds that undoing may hold up a cancelled caller; the run is suspended then.
+        grace: Seconds that running bodies have when the engine closes.
+        cancel_grace: Seconds in which a body must give way to a cancel before it is left behind.
+        keep: How many ended runs a journal in memory keeps.
+        debug: Hand on decoded copies of values, so that code which relies on sharing them fails at once and not after a
+            resume.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        durability: str = "full",
+        concurrency: int | None = None,
+        threads: int | None = None,
+        resources: Mapping[str, Any] | None = None,
+        observers: Iterable[Observer] = (),
+        on_cancel: str | None = None,
+        undo_grace: float = 30.0,
+        grace: float = 5.0,
+        cancel_grace: float = 10.0,
+        keep: int = 1000,
+        debug: bool = False,
+        store: Store | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._codec = Codec()
+        self._durability = _one_of("durability", durability, DURABILITY)
+        if store is None:
+            store = MemoryStore(keep=keep) if path is None else SqliteStore(path, codec=self._codec)
+        self._store = store
+        fallback = "suspend" if store.location is not None else "revert"
+        self._on_cancel = fallback if on_cancel is None else _one_of("on_cancel", on_cancel, ("suspend", "revert"))
+        self._pools: dict[str, Pool] = {}
+        if concurrency is not None:
+            self._pools[""] = Pool("the engine", _at_least_one("concurrency", concurrency))
+        self._thread_count = min(32, (os.cpu_count() or 1) + 4) if threads is None else _at_least_one("threads", threads)
+        self._resources = dict(resources or {})
+        self._announcer = Announcer()
+        self._first_observers = list(observers)
+        self._undo_grace = undo_grace
+        self._grace = grace
+        self._cancel_grace = cancel_grace
+        self._debug = debug
+        self._clock: Clock = SystemClock() if clock is None else clock
+        self._executors: dict[str, Executor] = {}
+        self._runs: dict[str, Run[Any]] = {}
+        self._heart: asyncio.Task[None] | None = None
+        self._is_open = False
+        self._is_closing = False
+
+    # --- Opening and closing ------------------------------------------------------------------------------------------------
+
+    async def open(self) -> Self:
+        """Open the journal and make ready; ``async with`` does it for you."""
+        if self._is_open:
+            raise EngineClosed("the engine is open already; one engine is opened once")
+        await self._store.open()
+        self._executors = {
+            "loop": LoopExecutor(),
+            "inline": InlineExecutor(),
+            "thread": ThreadExecutor(self._thread_count),
+        }
+        for observer in self._first_observers:
+            self._announcer.subscribe(observer)
+        self._is_open, self._is_closing = True, False
+        if self._store.keeps_bytes:
+            self._heart = asyncio.get_running_loop().create_task(self._beat(), name="asyncflow heartbeat")
+        return self
+
+    async def close(self) -> None:
+        """Suspend what still runs, write what is to be written, and let go of threads and files."""
+        if not self._is_open:
+            return
+        _, cancelled = await see_through(self._close())
+        if cancelled is not None:
+            raise cancelled
+
+    async def _close(self) -> None:
+        self._is_closing = True
+        for run in list(self._runs.values()):
+            run._supervisor.suspend("the engine is closing", grace=self._grace, recover=True)
+        endings = [run._ending for run in self._runs.values()]
+        if endings:
+            await asyncio.wait(endings)
+        if self._heart is not None:
+            self._heart.cancel()
+            await asyncio.wait([self._heart])
+        await self._announcer.wait_idle(_OBSERVERS_MAY_TAKE)
+        await self._announcer.close()
+        for executor in self._executors.values():
+            await executor.close()
+        await self._store.close()
+        self._is_open = False
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def _check_open(self) -> None:
+        if not self._is_open or self._is_closing:
+            state = "closing" if self._is_closing and self._is_open else "not open"
+            raise EngineClosed(f"the engine is {state}; use it inside 'async with Engine(...)'")
+
+    async def _beat(self) -> None:
+        """Show that this engine lives, and do what other processes ask of its runs."""
+        while True:
+            await asyncio.sleep(HEARTBEAT)
+            try:
+                requests = await self._store.beat()
+            except StoreError:
+                log.exception("the heartbeat could not be written")
+                continue
+            for request in requests:
+                run = self._runs.get(request.run_id)
+                if run is not None:
+                    run.cancel(request.reason) if request.kind == "cancel" else run.suspend(request.reason)
+
+    # --- Running ------------------------------------------------------------------------------------------------------------
+
+    async def run(
+        self,
+        flow: Flow[..., T],
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        run_id: str | None = None,
+        deadline: float | datetime | None = None,
+        durability: str | None = None,
+        on_cancel: str | None = None,
+    ) -> T:
+        """
+        Run *flow* to its end and return its value. Leaves nothing running, however it ends.
+
+        Args:
+            flow: What to run; a single task will do.
+            inputs: The flow's inputs, by name.
+            run_id: A name for the run, by which it can be resumed; one is made if None.
+            deadline: When to give up and undo: POSIX seconds, or a datetime with a time zone.
+            durability: The run's own level, instead of the engine's.
+            on_cancel: "suspend" or "revert", instead of the engine's.
+
+        Raises:
+            RunFailed: A task failed for good, or a deadline passed. The members are the original exceptions.
+            RunCancelled: Someone cancelled the run.
+            RunSuspended: Someone suspended it.
+            RunExists: There is a run of this id; resume it.
+            InputError: The inputs do not fit the flow.
+            FlowError: The flow cannot be compiled.
+        """
+        policy = self._policy(on_cancel)
+        launch = self.start(flow, inputs, run_id=run_id, deadline=deadline, durability=durability)
+        return await self._attend(launch, policy)
+
+    async def start(
+        self,
+        flow: Flow[..., T],
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        run_id: str | None = None,
+        deadline: float | datetime | None = None,
+        durability: str | None = None,
+    ) -> Run[T]:
+        """
+        Start *flow* and return its :class:`Run`, which belongs to the engine: await it, watch it, cancel it, or leave it.
+
+        Takes what :meth:`run` takes. When this returns, the run is in the journal.
+        """
+        self._check_open()
+        flow = as_flow(flow)
+        plan = flow.compile()
+        given = plan.check_inputs(inputs or {})
+        run_id = new_run_id(flow.name) if run_id is None else check_run_id(run_id)
+        level = self._durability if durability is None else _one_of("durability", durability, DURABILITY)
+        self._add_limits(plan)
+        codec, store = self._codec, self._store
+        blobs: dict[str, bytes] = {}
+        if store.keeps_bytes:
+            plan_id = recorded.digest_of(plan)
+            codec = self._codec_for(plan)
+            given = {name: self._seal_input(flow.name, name, value, codec, blobs) for name, value in given.items()}
+        else:
+            plan_id = f"memory-{id(plan)}"
+        started = m.RunStarted(run_id, flow.name, plan_id, dict(given), _posix(deadline))
+        first = m.Record(self._clock.now(), [started])
+        new = NewRun(run_id=run_id, flow=flow.name, flow_ref=flow.ref, plan=plan_id, durability=level)
+        journal = await store.create(new, lambda: recorded.body_of(plan), first, blobs)
+        supervisor = self._supervisor(RunMachine(plan), journal, run_id, codec)
+        supervisor.began(first)
+        return self._spawn(supervisor, journal, [])
+
+    async def resume(
+        self,
+        run_id: str,
+        flow: Flow[..., T] | None = None,
+        *,
+        deadline: float | datetime | None = None,
+        accept_changes: bool = False,
+        on_cancel: str | None = None,
+    ) -> T:
+        """
+        Take a run up where it stood and return its value; a run that has ended gives again what it ended with.
+
+        Args:
+            run_id: The run.
+            flow: Its flow; None imports the ``module:attribute`` that the journal names.
+            deadline: A new deadline, instead of the one that the run was given.
+            accept_changes: Go on although the flow has changed in what has started already.
+            on_cancel: As for :meth:`run`.
+
+        Raises:
+            RunNotFound: The journal has no such run.
+            RunBusy: A living engine owns it.
+            PlanChanged: The flow has changed in a way that what has been done does not fit.
+            CorruptRecord: The journal is damaged.
+            RunFailed, RunCancelled, RunSuspended: As :meth:`run` does.
+        """
+        policy = self._policy(on_cancel)
+        launch = self.take_up(run_id, flow, deadline=deadline, accept_changes=accept_changes)
+        return await self._attend(launch, policy)
+
+    async def take_up(
+        self,
+        run_id: str,
+        flow: Flow[..., T] | None = None,
+        *,
+        deadline: float | datetime | None = None,
+        accept_changes: bool = False,
+    ) -> Run[T]:
+        """Do what :meth:`resume` does, and return the :class:`Run` instead of waiting for it."""
+        return await self._take_up(run_id, flow, deadline=_posix(deadline), accept_changes=accept_changes)
+
+    async def recover(self) -> list[Run[Any]]:
+        """
+        Take up every run that a dead or closed engine left unfinished, and return them.
+
+        A run that someone suspended on purpose stays as it is. One that cannot be taken up (its flow cannot be found, has
+        changed, or another engine was quicker) is logged and passed over.
+        """
+        self._check_open()
+        found: list[Run[Any]] = []
+        for info in await self._store.runs():
+            if info.run_id in self._runs or not await self._is_left(info):
+                continue
+            try:
+                found.append(await self._take_up(info.run_id, None))
+            except AsyncflowError as error:
+                log.warning("run %r is not recovered: %s", info.run_id, error)
+        return found
+
+    async def _is_left(self, info: RunInfo) -> bool:
+        if info.state is not RunState.SUSPENDED:
+            return info.state is RunState.INTERRUPTED
+        if info.owner is not None:
+            return False
+        requests = [
+            event
+            for record in await self._store.read(info.run_id)
+            for event in record.events
+            if isinstance(event, m.SuspendRequested)
+        ]
+        return bool(requests) and requests[-1].recover
+
+    async def cancel(self, run_id: str, flow: Flow[..., Any] | None = None, *, reason: str = "cancelled") -> RunState:
+        """
+        Cancel a run, wherever it is, and return its state then.
+
+        One of this engine's, or one that nobody owns, is undone before this returns. One that another process owns is
+        asked for there; its owner looks about once a second. Nothing happens to a run that has ended.
+        """
+        self._check_open()
+        run = self._runs.get(run_id)
+        if run is None:
+            info = await self._store.info(run_id)
+            if info.state.is_ended:
+                return info.state
+            if info.owner is not None:
+                await self._store.request(run_id, "cancel", reason)
+                return info.state
+            run = await self._take_up(run_id, flow, cancel_reason=reason)
+        else:
+            run.cancel(reason)
+        await asyncio.wait([run._ending])
+        return run.state
+
+    async def runs(self, *, state: RunState | None = None, limit: int | None = None) -> list[RunInfo]:
+        """Return a line for each run in the journal, newest first."""
+        self._check_open()
+        return await self._store.runs(state=state, limit=limit)
+
+    def observe(self, observer: Observer) -> Callable[[], None]:
+        """Have *observer* called with each event of every run from now on; return what ends that."""
+        return self._announcer.subscribe(observer)
+
+    def __repr__(self) -> str:
+        where = self._store.location or "memory"
+        state = "closing" if self._is_closing and self._is_open else "open" if self._is_open else "closed"
+        return f"<Engine on {where}: {state}, {len(self._runs)} runs>"
+
+    # --- The caller -----------------------------------------------------------------------------------------------------------
+
+    async def _attend(self, launch: Any, policy: str) -> Any:
+        """Wait for a run that belongs to the caller, and see to it when the caller is cancelled."""
+        if self._store.keeps_bytes:
+            # A run that was created and then forgotten, since the caller was cancelled between, must not be.
+            run, cancelled = await see_through(launch)
+        else:
+            run, cancelled = await launch, None
+        if cancelled is None:
+            try:
+                return await run
+            except asyncio.CancelledError as error:
+                cancelled = error
+        await self._abandoned_by_caller(run, policy, cancelled)
+        raise cancelled
+
+    async def _abandoned_by_caller(self, run: Run[Any], policy: str, cancelled: asyncio.CancelledError) -> None:
+        ending, supervisor = run._ending, run._supervisor
+        if policy == "revert" and not self._is_closing:
+            run.cancel("the caller was cancelled")
+            if await outlast(ending, self._undo_grace):
+                return
+        supervisor.suspend("the caller was cancelled", grace=0.0, recover=True)
+        await outlast(ending, None)
+        if run.state is RunState.SUSPENDED:
+            cancelled.add_note(f"run {run.run_id!r} is suspended; go on with engine.resume({run.run_id!r})")
+
+    def _policy(self, on_cancel: str | None) -> str:
+        return self._on_cancel if on_cancel is None else _one_of("on_cancel", on_cancel, ("suspend", "revert"))
+
+    # --- Making a run -----------------------------------------------------------------------------------------------------------
+
+    def _supervisor(
+        self, machine: RunMachine, journal: Journal, run_id: str, codec: Codec, first_number: int = 0
+    ) -> Supervisor:
+        return Supervisor(
+            machine,
+            journal,
+            run_id=run_id,
+            codec=codec,
+            keeps_bytes=self._store.keeps_bytes,
+            clock=self._clock,
+            executor=self._executor,
+            announcer=self._announcer,
+            pools=self._pools,
+            resources=self._resources,
+            context=copy_context(),
+            first_number=first_number,
+            grace=self._grace,
+            cancel_grace=self._cancel_grace,
+            hands_on_copies=self._debug and self._store.keeps_bytes,
+        )
+
+    def _spawn(self, supervisor: Supervisor, journal: Journal, first: list[m.Event]) -> Run[Any]:
+        loop = asyncio.get_running_loop()
+        run: Run[Any] = Run(supervisor, loop.create_future())
+        self._runs[run.run_id] = run
+        run._keeper = begin(self._look_after(run, supervisor, journal, first), loop, f"run {run.run_id}", copy_context())
+        return run
+
+    async def _look_after(self, run: Run[Any], supervisor: Supervisor, journal: Journal, first: list[m.Event]) -> None:
+        value, error = None, None
+        try:
+            if first or not supervisor.machine.phase.is_ended:
+                await supervisor.live(first)
+            value = await conclude(supervisor, self._store.location)
+        except BaseException as raised:  # noqa: BLE001
+            error = raised
+        try:
+            await journal.release()
+        except StoreError as unreleased:
+            error = error or unreleased
+        if self._announcer:
+            await self._announcer.wait_idle(_OBSERVERS_MAY_TAKE)
+        del self._runs[run.run_id]
+        if error is None:
+            run._ending.set_result(value)
+        elif isinstance(error, Exception):
+            run._ending.set_exception(error)
+            # Who starts a run need not await it; then it is not the loop's to complain.
+            run._ending.exception()
+        else:
+            # The loop is going down, or a body raised KeyboardInterrupt: who waits hears that the run stands still.
+            run._ending.set_exception(await _standing_still(supervisor, self._store.location))
+            run._ending.exception()
+            raise error
+
+    async def _take_up(
+        self,
+        run_id: str,
+        flow: Flow[..., Any] | None,
+        *,
+        deadline: float | None = None,
+        accept_changes: bool = False,
+        cancel_reason: str | None = None,
+    ) -> Run[Any]:
+        self._check_open()
+        journal = await self._store.claim(run_id)
+        try:
+            records = await journal.records()
+            if flow is None:
+                flow = find_flow((await self._store.info(run_id)).flow_ref, run_id)
+            plan = as_flow(flow).compile()
+            self._add_limits(plan)
+            codec = self._codec_for(plan) if self._store.keeps_bytes else self._codec
+            plan_id = recorded.digest_of(plan) if self._store.keeps_bytes else f"memory-{id(plan)}"
+            named = plans_named(records)
+            plans = {
+                name: plan if name == plan_id else recorded.decode(await self._store.plan(name)) for name in set(named)
+            }
+            machine = fold(records, plans)
+            has_changed = named[-1] != plan_id
+            if has_changed:
+                self._accept(machine, plan, accept_changes)
+                await self._store.save_plan(plan_id, lambda: recorded.body_of(plan))
+            number = sum(len(record.events) for record in records)
+            supervisor = self._supervisor(machine, journal, run_id, codec, number)
+            first: list[m.Event] = []
+            if _goes_on(machine):
+                first = recovery(machine, plan=plan_id if has_changed else None, deadline=deadline)
+                if cancel_reason is not None:
+                    first.append(m.CancelRequested(cancel_reason))
+            if has_changed:
+                machine.adopt(plan)
+        except BaseException:
+            await see_through(journal.release())
+            raise
+        return self._spawn(supervisor, journal, first)
+
+    def _accept(self, machine: RunMachine, plan: Plan, accept_changes: bool) -> None:
+        """Let a changed *plan* pass, or say what has changed."""
+        states = {machine.plan.path(task): machine.states[task] for task in range(machine.plan.size)}
+        started = {machine.plan.path(task) for task in range(machine.plan.size) if machine.attempts[task]}
+        verdicts = recorded.compare(machine.plan, plan, started=started, states=states, is_reverting=not machine.is_forward)
+        refused = [verdict for verdict in verdicts if verdict.is_refused]
+        if refused and not (accept_changes and all(verdict.may_be_accepted for verdict in refused)):
+            lines = [str(verdict) for verdict in refused]
+            raise PlanChanged(
+                f"flow {plan.flow!r} no longer fits what run {machine.run_id!r} has done:\n  "
+                + "\n  ".join(lines)
+                + "\nput it back, or pass accept_changes=True to go on with the flow as it is now",
+                run_id=machine.run_id,
+                diff=lines,
+            )
+
+    def _executor(self, name: str) -> Executor:
+        try:
+            return self._executors[name]
+        except KeyError:
+            have = ", ".join(sorted(self._executors))
+            raise DeclarationError(f"there is no executor {name!r}; this engine has: {have}") from None
+
+    def _add_limits(self, plan: Plan) -> None:
+        if not plan.has_limits or plan.tasks is None:
+            return
+        for task in plan.tasks:
+            for limit in task.limits:
+                pool = self._pools.setdefault(limit.name, Pool(limit.name, limit.permits))
+                if pool.size != limit.permits:
+                    raise DeclarationError(
+                        f"task {task.name!r} says that limit {limit.name!r} has {limit.permits} permits, and another task "
+                        f"said {pool.size}; declare the limit once and share it"
+                    )
+
+    def _codec_for(self, plan: Plan) -> Codec:
+        codec = Codec()
+        for annotation in plan.annotations():
+            codec.allow(annotation)
+        return codec
+
+    def _seal_input(self, flow: str, name: str, value: Any, codec: Codec, blobs: dict[str, bytes]) -> Sealed:
+        try:
+            sealed = codec.seal(value)
+        except AsyncflowError as error:
+            raise InputError(f"input {name!r} of flow {flow!r} cannot be kept in the journal: {error}") from error
+        if sealed.blob is not None and sealed.payload is not None:
+            blobs[sealed.blob] = sealed.payload
+        return sealed
+
+
+def _goes_on(machine: RunMachine) -> bool:
+    return not machine.phase.is_ended or (machine.phase is RunState.FAILED and bool(machine.revert_failures))
+
+
+async def _standing_still(supervisor: Supervisor, store: str | None) -> BaseException:
+    try:
+        await conclude(supervisor, store)
+    except Exception as error:  # noqa: BLE001
+        return error
+    return EngineClosed(f"run {supervisor.run_id!r} ended while the event loop was closing")
+
+
+def _posix(deadline: float | datetime | None) -> float | None:
+    if deadline is None or isinstance(deadline, (int, float)):
+        return deadline
+    if deadline.tzinfo is None:
+        raise InputError(f"deadline {deadline} has no time zone; pass an aware datetime, or POSIX seconds")
+    return deadline.timestamp()
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
+    if value not in allowed:
+        raise DeclarationError(f"{name}={value!r} is not one of {', '.join(map(repr, allowed))}")
+    return value
+
+
+def _at_least_one(name: str, value: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise DeclarationError(f"{name}={value!r} must be a whole number of at least 1")
+    return value

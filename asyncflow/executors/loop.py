@@ -1,0 +1,72 @@
+"""Coroutine functions, each call an asyncio task of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine
+from contextvars import Context as ContextVars
+from typing import Any
+
+from asyncflow.interfaces import Call
+
+if sys.version_info >= (3, 12):
+
+    def begin(
+        body: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop, name: str, context: ContextVars
+    ) -> asyncio.Task[None]:
+        """
+        Start an asyncio task at once: a body that never waits is done when this returns.
+
+        The task is made here and not by the loop, whose task factory may not know about eager starts (uvloop 0.23's
+        breaks on Python 3.13.0).
+        """
+        return asyncio.Task(body, loop=loop, name=name, context=context, eager_start=True)
+
+else:
+
+    def begin(
+        body: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop, name: str, context: ContextVars
+    ) -> asyncio.Task[None]:
+        """Start an asyncio task in the loop's next turn: this Python knows no eager ones."""
+        return asyncio.Task(body, loop=loop, name=name, context=context)
+
+
+async def _drive(call: Call, done: Callable[[Any, BaseException | None], None]) -> None:
+    # Every ending is told to `done`, so that nothing is ever left in the asyncio task for the loop to complain about.
+    # KeyboardInterrupt and SystemExit go the same way: the run is suspended first, then its supervisor raises them.
+    try:
+        value = await call.fn(*call.args, **call.kwargs)
+    except BaseException as error:  # noqa: BLE001
+        done(None, error)
+    else:
+        done(value, None)
+
+
+class LoopWork:
+    """A coroutine on its way."""
+
+    __slots__ = ("_task",)
+    can_stop = True
+
+    def __init__(self, task: asyncio.Task[None]) -> None:
+        # Held here, since a loop only holds its tasks weakly.
+        self._task = task
+
+    def stop(self) -> None:
+        """Raise CancelledError where the body waits."""
+        self._task.cancel()
+
+
+class LoopExecutor:
+    """Runs coroutine functions on the loop; user code finds itself in an ordinary asyncio task."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+
+    def submit(self, call: Call, done: Callable[[Any, BaseException | None], None]) -> LoopWork:
+        """Start *call*; on Python 3.12 and later it may have ended when this returns."""
+        return LoopWork(begin(_drive(call, done), self._loop, call.name, call.context))
+
+    async def close(self) -> None:
+        """Nothing to let go of: calls on their way belong to their runs."""

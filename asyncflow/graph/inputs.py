@@ -1,0 +1,255 @@
+"""
+Where a value comes from: the sources that a compiled task reads its arguments from.
+
+A source is read when its task starts, from the values that the run has by then. Reading raises :class:`NoValue` where a
+value is missing because its task was skipped; what catches it takes the next provider or a default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import attrs
+
+
+class NoValue(Exception):
+    """A source has no value: the task behind it was skipped, or an input was not given. ``name`` says which."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+class Values(Protocol):
+    """What sources read from: one run's inputs, the values of its tasks, and the engine's resources."""
+
+    inputs: dict[str, Any]
+    """What the run was given, by name, and the flow's own defaults."""
+    shadows: bool
+    """Whether the run was given a value under a name that a task provides."""
+
+    def value(self, task: int) -> Any:
+        """Return what a task returned, or raise NoValue."""
+
+    def resource(self, name: str, wanted: Any) -> Any:
+        """Return a resource of the engine by name, else by type, or raise ResourceMissing."""
+
+
+class Source(Protocol):
+    """Something an argument can be read from."""
+
+    def read(self, values: Values) -> Any:
+        """Return the value, or raise NoValue."""
+
+    def tasks(self) -> Iterator[int]:
+        """Yield the index of every task whose value this may read: its data dependencies."""
+
+
+@attrs.frozen
+class Constant:
+    """A value of the plan itself."""
+
+    value: Any
+
+    def read(self, values: Values) -> Any:
+        return self.value
+
+    def tasks(self) -> Iterator[int]:
+        return iter(())
+
+
+@attrs.frozen
+class RunInput:
+    """An input of the run."""
+
+    name: str
+
+    def read(self, values: Values) -> Any:
+        try:
+            return values.inputs[self.name]
+        except KeyError:
+            raise NoValue(self.name) from None
+
+    def tasks(self) -> Iterator[int]:
+        return iter(())
+
+
+@attrs.frozen
+class Output:
+    """What a task returned, whole."""
+
+    task: int
+
+    def read(self, values: Values) -> Any:
+        return values.value(self.task)
+
+    def tasks(self) -> Iterator[int]:
+        yield self.task
+
+
+@attrs.frozen
+class Element:
+    """``value[key]`` of another source."""
+
+    source: Source
+    key: Any
+
+    def read(self, values: Values) -> Any:
+        return self.source.read(values)[self.key]
+
+    def tasks(self) -> Iterator[int]:
+        return self.source.tasks()
+
+
+@attrs.frozen
+class Attribute:
+    """``value.name`` of another source."""
+
+    source: Source
+    name: str
+
+    def read(self, values: Values) -> Any:
+        return getattr(self.source.read(values), self.name)
+
+    def tasks(self) -> Iterator[int]:
+        return self.source.tasks()
+
+
+@attrs.frozen
+class Gathered:
+    """A container with references in it: ``build`` makes it from the values of ``parts``, in order."""
+
+    build: Callable[[list[Any]], Any]
+    parts: tuple[Source, ...]
+
+    def read(self, values: Values) -> Any:
+        return self.build([part.read(values) for part in self.parts])
+
+    def tasks(self) -> Iterator[int]:
+        for part in self.parts:
+            yield from part.tasks()
+
+
+@attrs.frozen
+class Provided:
+    """
+    A mapping of names to what provides them, as a pattern flow gives it; names without a value are absent.
+    """
+
+    items: tuple[tuple[str, Source], ...]
+
+    def read(self, values: Values) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, source in self.items:
+            try:
+                found[name] = source.read(values)
+            except NoValue:
+                continue
+        return found
+
+    def tasks(self) -> Iterator[int]:
+        for _, source in self.items:
+            yield from source.tasks()
+
+
+@attrs.frozen
+class Named:
+    """
+    An input wired by name: a value given to the run under that name, else the nearest provider that has one.
+
+    ``providers`` stand nearest first. Without any, only the run can give it.
+    """
+
+    name: str
+    providers: tuple[Source, ...] = ()
+
+    def read(self, values: Values) -> Any:
+        if self.name in values.inputs:
+            return values.inputs[self.name]
+        for provider in self.providers:
+            try:
+                return provider.read(values)
+            except NoValue:
+                continue
+        raise NoValue(self.name)
+
+    def tasks(self) -> Iterator[int]:
+        for provider in self.providers:
+            yield from provider.tasks()
+
+
+@attrs.frozen
+class Otherwise:
+    """Another source, or ``default`` where that has no value."""
+
+    source: Source
+    default: Any
+
+    def read(self, values: Values) -> Any:
+        try:
+            return self.source.read(values)
+        except NoValue:
+            return self.default
+
+    def tasks(self) -> Iterator[int]:
+        return self.source.tasks()
+
+
+@attrs.frozen
+class Resource:
+    """Something of the engine's, never journaled: a pool, a client. ``wanted`` is the parameter's annotation."""
+
+    name: str
+    wanted: Any = None
+
+    def read(self, values: Values) -> Any:
+        return values.resource(self.name, self.wanted)
+
+    def tasks(self) -> Iterator[int]:
+        return iter(())
+
+
+@attrs.frozen
+class Binding:
+    """
+    How one task's call is put together.
+
+    Attributes:
+        positional: Sources of the positional arguments, in order.
+        keyword: Parameter name to source, for the rest.
+        names: Parameter name of each positional argument (None for one that goes to ``*args``), so that a revert can
+            have its inputs by name.
+        outputs: The same as ``positional`` as bare task indexes, where every argument is the whole value of one task
+            and there is no keyword: the common case, read without a call for each argument. Else None.
+    """
+
+    positional: tuple[Source, ...] = ()
+    keyword: tuple[tuple[str, Source], ...] = ()
+    names: tuple[str | None, ...] = ()
+    outputs: tuple[int, ...] | None = ()
+
+    def sources(self) -> Iterator[Source]:
+        """Yield every source, positional first."""
+        yield from self.positional
+        for _, source in self.keyword:
+            yield source
+
+    def read(self, values: Values) -> tuple[list[Any], dict[str, Any]]:
+        """Return the positional and the keyword arguments, or raise NoValue."""
+        if self.outputs is not None and not values.shadows:
+            value = values.value
+            return [value(task) for task in self.outputs], {}
+        return (
+            [source.read(values) for source in self.positional],
+            {name: source.read(values) for name, source in self.keyword},
+        )
+
+    def by_name(self, values: Values) -> dict[str, Any]:
+        """Return what can be read of the arguments by parameter name, as a revert takes them."""
+        named = {name: source for name, source in zip(self.names, self.positional, strict=True) if name is not None}
+        return {**Provided(tuple(named.items())).read(values), **Provided(self.keyword).read(values)}
+
+
+NO_ARGUMENTS = Binding()
+"""The binding of every task that takes nothing."""

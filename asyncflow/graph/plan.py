@@ -1,0 +1,156 @@
+"""
+A flow checked, ordered and frozen: what a machine runs by, and what a journal records.
+
+Nodes are numbers. Tasks come first, in plan order, then **gates**: nodes without a body at which groups meet, so that
+two groups of n and m tasks in sequence cost n + m edges and not n x m. A gate passes as soon as all before it have
+settled. A plan read back from a journal has the same structure and no declarations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from asyncflow.graph.inputs import Binding, Source
+
+if TYPE_CHECKING:
+    from asyncflow.graph.task import Task
+
+ROOT = 0
+"""The index of the scope that is the whole flow."""
+
+
+@attrs.frozen
+class Scope:
+    """
+    One flow within the tree of nested flows.
+
+    Attributes:
+        name: The flow's name; the root's is not part of any path.
+        parent: The index of the flow around it; -1 for the root.
+        path: Names from below the root, joined by slashes; empty for the root.
+        timeout: Seconds that all its attempts may take together, or None.
+        concurrency: How many of its tasks may run at once, or None.
+        begin: The gate before all of its tasks, or -1 where it needs none.
+        end: The gate after all of its tasks, or -1. A flow with a controller has both: its edges leave from its end.
+        controller: The flow's retry controller, or None. (Plans carry it; the machine does not ask it yet.)
+    """
+
+    name: str
+    parent: int
+    path: str
+    timeout: float | None = None
+    concurrency: int | None = None
+    begin: int = -1
+    end: int = -1
+    controller: Any = None
+
+
+@attrs.frozen(eq=False, repr=False)
+class Plan:
+    """
+    A compiled flow. Compile once, run any number of times.
+
+    Attributes:
+        flow: The flow's name.
+        scopes: Every scope, the root first, each before those within it.
+        names: Name of each task.
+        scope_of: Scope of each task.
+        successors: For each node, tasks and gates, the nodes that wait for it: by value, order or link.
+        pending: For each node, how many nodes it waits for.
+        ranks: Each task's place in line, priority first and then plan order; None where no task has a priority, and a
+            task's place is its index.
+        tasks: Declaration of each task; None in a plan read from a journal.
+        bindings: How each task's call is put together; empty in a plan read from a journal.
+        provided: Name to the sources that provide it, last in plan order first: what ``run.results`` shows.
+        returns: Where the flow's own value comes from.
+        inputs: Name of each input of the flow to its annotation.
+        required: Names of the inputs that have no default.
+        input_defaults: Input name to its default.
+        shadowed: Names that a run may be given although a task provides them; the given value wins.
+        has_timed_scopes: Whether any flow has a time limit.
+        has_limits: Whether any flow or task limits how much runs at once.
+    """
+
+    flow: str
+    scopes: tuple[Scope, ...]
+    names: Sequence[str]
+    scope_of: Sequence[int]
+    successors: Sequence[tuple[int, ...]]
+    pending: Sequence[int]
+    ranks: Sequence[int] | None = None
+    tasks: Sequence[Task] | None = None
+    bindings: Sequence[Binding] = ()
+    provided: Mapping[str, tuple[Source, ...]] = attrs.field(factory=dict)
+    returns: Source | None = None
+    inputs: Mapping[str, Any] = attrs.field(factory=dict)
+    required: frozenset[str] = frozenset()
+    input_defaults: Mapping[str, Any] = attrs.field(factory=dict)
+    shadowed: frozenset[str] = frozenset()
+    # Filled the first time something asks.
+    _index: dict[str, int] = attrs.field(factory=dict, init=False)
+    _predecessors: list[tuple[int, ...]] = attrs.field(factory=list, init=False)
+    _roots: list[int] = attrs.field(factory=list, init=False)
+    has_timed_scopes: bool = attrs.field(init=False)
+    has_limits: bool = attrs.field(init=False)
+
+    @has_timed_scopes.default
+    def _any_timed_scope(self) -> bool:
+        return any(scope.timeout is not None for scope in self.scopes)
+
+    @has_limits.default
+    def _any_limit(self) -> bool:
+        if any(scope.concurrency is not None for scope in self.scopes):
+            return True
+        return self.tasks is not None and any(task.limits for task in self.tasks)
+
+    @property
+    def size(self) -> int:
+        """How many tasks there are; nodes from here on are gates."""
+        return len(self.names)
+
+    def path(self, task: int) -> str:
+        """Return a task's identity: the names of the flows around it below the root, and its own, joined by slashes."""
+        around = self.scopes[self.scope_of[task]].path
+        return f"{around}/{self.names[task]}" if around else self.names[task]
+
+    def index(self, path: str) -> int:
+        """
+        Return the index of the task at *path*.
+
+        Raises:
+            KeyError: There is none.
+        """
+        if not self._index:
+            self._index.update((self.path(task), task) for task in range(self.size))
+        return self._index[path]
+
+    def roots(self) -> Sequence[int]:
+        """Return the nodes that wait for nothing, in order."""
+        if not self._roots:
+            self._roots.extend(node for node, count in enumerate(self.pending) if not count)
+        return self._roots
+
+    def predecessors(self) -> Sequence[tuple[int, ...]]:
+        """Return, for each node, the nodes that it waits for. Made when a run is first undone, then kept."""
+        if not self._predecessors:
+            before: list[list[int]] = [[] for _ in self.successors]
+            for node, after in enumerate(self.successors):
+                for successor in after:
+                    before[successor].append(node)
+            self._predecessors.extend(tuple(nodes) for nodes in before)
+        return self._predecessors
+
+    def enclosing(self, scope: int) -> list[int]:
+        """Return *scope* and the scopes around it, innermost first, the root last."""
+        found = []
+        while scope >= 0:
+            found.append(scope)
+            scope = self.scopes[scope].parent
+        return found
+
+    def __repr__(self) -> str:
+        gates = len(self.successors) - self.size
+        return f"<Plan {self.flow!r}: {self.size} tasks, {sum(map(len, self.successors))} edges, {gates} gates>"

@@ -1,0 +1,63 @@
+"""What names a run, a task and an execution, so that the names mean the same before and after a crash."""
+
+from __future__ import annotations
+
+import secrets
+import time
+
+from asyncflow.errors import DeclarationError, InputError
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_LONGEST_NAME = 200
+_LONGEST_RUN_ID = 200
+
+
+def _base32(number: int, digits: int) -> str:
+    return "".join(_ALPHABET[(number >> shift) & 31] for shift in range(5 * (digits - 1), -1, -5))
+
+
+def new_run_id(flow_name: str) -> str:
+    """
+    Return a fresh run id: the flow's name, the time in milliseconds and 40 random bits.
+
+    Ids of one flow sort by the time they were made. Digits are Crockford's base 32, which has no letter that looks
+    like another.
+    """
+    return f"{flow_name}-{_base32(time.time_ns() // 1_000_000, 9)}{_base32(secrets.randbits(40), 8)}"
+
+
+def check_run_id(run_id: str) -> str:
+    """
+    Return *run_id* if it can name a run.
+
+    Raises:
+        InputError: It is empty, longer than 200 characters, or has characters that a terminal cannot show.
+    """
+    if not isinstance(run_id, str) or not run_id or len(run_id) > _LONGEST_RUN_ID or not run_id.isprintable():
+        raise InputError(f"run id {run_id!r:.80} is unusable; give 1 to {_LONGEST_RUN_ID} printable characters")
+    return run_id
+
+
+def check_name(name: str, kind: str) -> str:
+    """
+    Return *name* if it can name a task or flow; *kind* ("task", "flow") is for the message.
+
+    Raises:
+        DeclarationError: It is empty, too long, unprintable, or has a slash, which separates the parts of a path.
+    """
+    if not isinstance(name, str) or not name or len(name) > _LONGEST_NAME or "/" in name or not name.isprintable():
+        raise DeclarationError(
+            f"{kind} name {name!r:.80} is unusable; give 1 to {_LONGEST_NAME} printable characters without '/'"
+        )
+    return name
+
+
+def idempotency_key(run_id: str, path: str, execution: int, *, reverting: bool = False) -> str:
+    """
+    Return what the outside world may use to recognise one execution of one task.
+
+    *execution* counts from 1 and rises when the task has been reverted or reset, so the key is the same over the
+    attempts, crashes and resumes of one execution and never again after it. A revert has a key of its own.
+    """
+    key = f"{run_id}/{path}#{execution}"
+    return f"{key}/revert" if reverting else key

@@ -1,0 +1,246 @@
+"""
+The seams: what an engine asks of a store, an executor, a clock and an observer.
+
+Each is a protocol with a conformance suite in ``asyncflow.testing``; what answers it lives in a plural folder. The
+runtime knows these and none of their implementations; ``engine.py`` chooses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import Context as ContextVars
+from typing import Any, Protocol
+
+import attrs
+
+from asyncflow.messages import Event, Record
+from asyncflow.states import RunState
+
+# --- Store --------------------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class NewRun:
+    """What a store needs to know of a run that is about to exist. ``flow_ref`` is ``module:attribute``, if it has one."""
+
+    run_id: str
+    flow: str
+    flow_ref: str | None
+    plan: str
+    durability: str
+
+
+@attrs.frozen(kw_only=True)
+class RunInfo:
+    """
+    A line of a listing.
+
+    ``state`` is INTERRUPTED where the journal says that the run goes on but its owner is dead. Times are POSIX seconds.
+    ``owner`` describes the process that owns the run now, or is None.
+    """
+
+    run_id: str
+    flow: str
+    flow_ref: str | None
+    plan: str
+    state: RunState
+    durability: str
+    created: float
+    updated: float
+    records: int
+    owner: str | None
+
+
+@attrs.frozen
+class Request:
+    """What another process asks of a run that this one owns: ``kind`` is "cancel" or "suspend"."""
+
+    run_id: str
+    kind: str
+    reason: str
+
+
+class Journal(Protocol):
+    """One run's journal, in the hands of the one engine that owns the run."""
+
+    run_id: str
+
+    def append(self, record: Record, blobs: Mapping[str, bytes], state: RunState) -> Awaitable[None] | None:
+        """
+        Add *record* behind all that came before, keep *blobs* (digest to bytes), and remember *state* for listings.
+
+        Returns None where the record already lasts as long as this run's durability promises; otherwise an awaitable
+        that is done once it does. Appends of one journal become durable in order. Never blocks the loop.
+
+        Raises (from the awaitable):
+            RunOvertaken: Another engine has claimed the run; nothing was written.
+            StoreError: It could not be written; nothing was.
+        """
+
+    async def records(self) -> list[Record]:
+        """
+        Return every record, in order, checked.
+
+        Raises:
+            CorruptRecord: One is missing, damaged or out of order.
+        """
+
+    async def blob(self, digest: str) -> bytes:
+        """Return the bytes of a blob, checked against their digest."""
+
+    async def release(self) -> None:
+        """Give the run up, after everything appended is durable. Nobody owns it then."""
+
+
+class Store(Protocol):
+    """Keeps the journals of many runs. One engine, one store, one owner."""
+
+    keeps_bytes: bool
+    """Whether values must be encoded. A store in memory keeps the objects."""
+    location: str | None
+    """The file, for messages; None in memory."""
+
+    async def open(self) -> None:
+        """Make ready for use, and become an owner."""
+
+    async def close(self) -> None:
+        """Write what is still to be written, release every run, and stop being an owner."""
+
+    async def create(
+        self, run: NewRun, plan: Callable[[], bytes], first: Record, blobs: Mapping[str, bytes]
+    ) -> Journal:
+        """
+        Begin a journal with its *first* record, both or neither, durable when this returns.
+
+        *plan* gives the recorded plan's bytes, asked for only if its hash is new to the store.
+
+        Raises:
+            RunExists: There is a run of this id.
+        """
+
+    async def claim(self, run_id: str) -> Journal:
+        """
+        Become the owner of an existing run; the epoch rises.
+
+        Raises:
+            RunNotFound: There is none.
+            RunBusy: A living engine owns it.
+        """
+
+    async def runs(self, *, state: RunState | None = None, limit: int | None = None) -> list[RunInfo]:
+        """Return what there is, newest first."""
+
+    async def info(self, run_id: str) -> RunInfo:
+        """Return one run's line, or raise RunNotFound."""
+
+    async def read(self, run_id: str) -> list[Record]:
+        """Return a run's records without owning it: a consistent prefix of its journal."""
+
+    async def read_blob(self, digest: str) -> bytes:
+        """Return the bytes of a blob, checked against their digest."""
+
+    async def plan(self, digest: str) -> bytes:
+        """Return the bytes of a recorded plan."""
+
+    async def save_plan(self, digest: str, body: Callable[[], bytes]) -> None:
+        """Keep a recorded plan; nothing happens if it is there."""
+
+    async def request(self, run_id: str, kind: str, reason: str) -> None:
+        """Leave word for the owner of a run."""
+
+    async def beat(self) -> list[Request]:
+        """Show that this owner lives, and return what has been asked of its runs since the last beat."""
+
+
+# --- Executor -----------------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Call:
+    """One call of a user's function. ``context`` is the contextvars to run it in; ``name`` is for debuggers."""
+
+    fn: Callable[..., Any]
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+    context: ContextVars
+    name: str
+
+
+class Work(Protocol):
+    """A call on its way."""
+
+    can_stop: bool
+    """Whether :meth:`stop` reaches the body. A thread cannot be stopped."""
+
+    def stop(self) -> None:
+        """Ask the body to give way. It may take its time, or refuse."""
+
+
+class Executor(Protocol):
+    """Calls bodies somewhere."""
+
+    def submit(self, call: Call, done: Callable[[Any, BaseException | None], None]) -> Work:
+        """
+        Start *call*, and tell *done* its value or its exception, exactly once, on the loop.
+
+        *done* may be called before this returns: a body that never waits costs no trip through the loop.
+        """
+
+    async def close(self) -> None:
+        """Let go of threads, processes and connections. Calls on their way are left to themselves."""
+
+
+# --- Clock --------------------------------------------------------------------------------------------------------------
+
+
+class Timer(Protocol):
+    """Something that will happen."""
+
+    def cancel(self) -> None:
+        """Let it not happen."""
+
+
+class Clock(Protocol):
+    """Time, so that tests can own it."""
+
+    def now(self) -> float:
+        """Return POSIX seconds, for what a journal keeps."""
+
+    def call_at(self, when: float, callback: Callable[..., object], *args: object) -> Timer:
+        """Call *callback* on the loop at *when*, POSIX seconds; soon, if that has passed."""
+
+    def call_later(self, delay: float, callback: Callable[..., object], *args: object) -> Timer:
+        """Call *callback* on the loop after *delay* seconds."""
+
+
+# --- Observer -----------------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Happening:
+    """
+    An event of a run as an observer sees it: durable, and with names in place of numbers.
+
+    ``path`` is the task's path (or the flow's, for a scope; empty for the run itself), ``attempt`` the attempt that the
+    event belongs to, 0 where there is none, ``at`` POSIX seconds, ``number`` the event's place in its run from 0.
+    """
+
+    run_id: str
+    flow: str
+    number: int
+    at: float
+    path: str
+    attempt: int
+    event: Event
+
+    @property
+    def kind(self) -> str:
+        """The event's name, such as ``AttemptStarted``."""
+        return type(self.event).__name__
+
+
+class Observer(Protocol):
+    """Watches runs. Called on the loop, after the event is durable; an error in it is logged and harms nobody."""
+
+    def __call__(self, happening: Happening, /) -> Awaitable[None] | None:
+        """Take note of one event."""

@@ -1,0 +1,62 @@
+"""Whether a task is tried again: read from its declaration at the moment of deciding, never while a journal is folded."""
+
+from __future__ import annotations
+
+from asyncflow.errors import AttemptInDoubt, LostTooOften
+from asyncflow.graph.task import Task
+from asyncflow.messages import Command, GiveUp, Reconcile, ScheduleRetry, Start
+from asyncflow.outcomes import Failure
+
+CRASHES_ALLOWED = 5
+"""A task that was running each time the process died, this often and without an ending, is taken for the cause."""
+
+
+def after_failure(task: int, declared: Task, attempt: int, lost: int, *, retriable: bool) -> Command:
+    """
+    Return what follows a failed *attempt*: another one, or giving up.
+
+    *lost* attempts do not use up the policy's; *retriable* is what its ``on=`` said of the exception.
+    """
+    policy = declared.retry
+    if retriable and policy is not None and attempt - lost < policy.n:
+        return ScheduleRetry(task, attempt + 1)
+    return GiveUp(task)
+
+
+def after_failed_revert(task: int, declared: Task, attempt: int, *, retriable: bool) -> Command:
+    """Return what follows a failed try at a revert: another one, or giving up."""
+    policy = declared.revert_retry
+    if retriable and policy is not None and attempt < policy.n:
+        return ScheduleRetry(task, attempt + 1, reverting=True)
+    return GiveUp(task, reverting=True)
+
+
+def after_loss(task: int, declared: Task, path: str, attempt: int, crashes: int) -> Command:
+    """
+    Return what follows a lost attempt, which is in doubt: it may or may not have had its effect.
+
+    *crashes* counts the losses in a row that the process itself died of.
+    """
+    if crashes >= CRASHES_ALLOWED:
+        return GiveUp(
+            task,
+            failure=Failure(
+                LostTooOften(
+                    f"task {path!r} was running each of the last {crashes} times that the process died; "
+                    "see whether it kills the process, then run it again under a new run id"
+                )
+            ),
+        )
+    if declared.reconcile is not None:
+        return Reconcile(task)
+    if declared.on_crash == "fail":
+        return GiveUp(
+            task,
+            failure=Failure(
+                AttemptInDoubt(
+                    f"attempt {attempt} of task {path!r} was interrupted and may have had its effect; "
+                    'on_crash="fail" forbids another: give the task a reconcile hook that can tell'
+                )
+            ),
+        )
+    return Start(task, attempt + 1)

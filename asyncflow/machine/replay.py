@@ -1,0 +1,59 @@
+"""A journal folded into a machine: the one way in which anything, be it a resume, a listing or a page, learns what a run did."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from asyncflow import messages as m
+from asyncflow.errors import InternalError
+from asyncflow.graph.plan import Plan
+from asyncflow.machine.run import RunMachine
+
+
+def fold(records: Iterable[m.Record], plans: Mapping[str, Plan]) -> RunMachine:
+    """
+    Return the machine that wrote *records*.
+
+    Args:
+        records: The journal, or a prefix of it that ends with a whole record.
+        plans: Content hash to plan, for every plan that the journal names.
+
+    Raises:
+        InternalError: The journal is empty or does not begin with ``RunStarted``.
+        IllegalTransition: An event does not fit what came before it.
+    """
+    machine: RunMachine | None = None
+    for record in records:
+        for event in record.events:
+            if machine is None:
+                if not isinstance(event, m.RunStarted):
+                    raise InternalError(f"a journal begins with {type(event).__name__}, not with RunStarted")
+                machine = RunMachine(plans[event.plan])
+            elif isinstance(event, m.RunResumed) and event.plan is not None:
+                machine.adopt(plans[event.plan])
+            machine.apply(event)
+    if machine is None:
+        raise InternalError("a journal has no records, so there is nothing to fold")
+    return machine
+
+
+def plans_named(records: Iterable[m.Record]) -> list[str]:
+    """Return the content hash of every plan that a journal names, in order, the one in force last."""
+    found: list[str] = []
+    for record in records:
+        for event in record.events:
+            if isinstance(event, m.RunStarted) or (isinstance(event, m.RunResumed) and event.plan is not None):
+                assert event.plan is not None
+                found.append(event.plan)
+    return found
+
+
+def recovery(machine: RunMachine, *, plan: str | None = None, deadline: float | None = None) -> list[m.Event]:
+    """
+    Return the events by which a run is taken up again: that it is, and that whatever had no ending is lost.
+
+    *plan* is given when the flow has changed since; a lost attempt is one that the process died of, since a suspend
+    records its own.
+    """
+    lost = [m.AttemptLost(task, "crash") for task in machine.in_flight()]
+    return [m.RunResumed(plan, deadline), *lost]

@@ -1,0 +1,370 @@
+"""One task's life: commands in, one body at a time, each ending told to the supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextvars import Context as ContextVars
+from typing import Any, Protocol
+
+from asyncflow import messages as m
+from asyncflow.codec import Codec
+from asyncflow.context import Context, running
+from asyncflow.errors import AttemptAbandoned, MissingElement, StrayCancellation, TaskTimedOut, UnkeepableValue
+from asyncflow.graph.task import Task
+from asyncflow.interfaces import Call, Clock, Executor, Timer, Work
+from asyncflow.ids import idempotency_key
+from asyncflow.outcomes import Cancelled, Failure, Outcome, TimedOut
+from asyncflow.runtime.permits import Claim
+
+log = logging.getLogger("asyncflow.run")
+
+
+class Home(Protocol):
+    """What an actor needs of the supervisor that it belongs to."""
+
+    run_id: str
+    context: ContextVars
+    clock: Clock
+    codec: Codec
+    keeps_bytes: bool
+    cancel_grace: float
+
+    def report(self, event: m.Event) -> None:
+        """Take an event; from the loop only."""
+
+    def tell(self, event: m.Event) -> None:
+        """Take an event that rides on the next record and never causes one; from any thread."""
+
+    def gone(self, actor: Actor) -> None:
+        """Take note that *actor* has nothing more to do and its permits are free."""
+
+    def lingers(self, actor: Actor) -> None:
+        """Take note that *actor* left its body behind, still running."""
+
+    def executor(self, name: str) -> Executor:
+        """Return the executor of that name."""
+
+    def deadline_of(self, task: int) -> float | None:
+        """Return the nearest deadline around *task*."""
+
+    def interrupted(self, error: BaseException) -> None:
+        """A body raised KeyboardInterrupt or SystemExit: suspend the run, then let *error* go on."""
+
+
+class Actor:
+    """
+    Performs one task: its attempts, its reconcile hook, its revert.
+
+    A command that arrives while an earlier body is still there (one that was abandoned) waits in the inbox until that is
+    gone. An actor exists from the first command until its last body has ended; a task that has not started, or has
+    ended, has none.
+    """
+
+    __slots__ = (
+        "_grace",
+        "_handle",
+        "_home",
+        "_inbox",
+        "_is_lingering",
+        "_limit",
+        "_order",
+        "_work",
+        "attempt",
+        "claim",
+        "declared",
+        "execution",
+        "is_undoing",
+        "path",
+        "recovered",
+        "run_id",
+        "task",
+    )
+
+    def __init__(self, home: Home, task: int, declared: Task, path: str, execution: int, claim: Claim | None) -> None:
+        self._home = home
+        self.task = task
+        self.declared = declared
+        self.path = path
+        self.run_id = home.run_id
+        self.execution = execution
+        self.claim = claim
+        self.attempt = 0
+        self.recovered = False
+        self.is_undoing = False
+        self._order: str | None = None  # the first order to stop: "cancel", "timeout" or "suspend"
+        self._work: Work | None = None  # the body on its way
+        self._handle: Callable[[Any, BaseException | None], None] | None = None  # what an ending means
+        self._is_lingering = False
+        # Few: a Start or a Revert, behind a body that was abandoned.
+        self._inbox: deque[Callable[[], None]] | None = None
+        self._limit: Timer | None = None
+        self._grace: Timer | None = None
+
+    # --- What a body may ask (the Attempt behind a Context) ----------------------------------------------------------------
+
+    @property
+    def idempotency_key(self) -> str:
+        """The key of this execution, or of its revert."""
+        return idempotency_key(self.run_id, self.path, self.execution, reverting=self.is_undoing)
+
+    @property
+    def deadline(self) -> float | None:
+        """The nearest of the attempt's own limit and all around it."""
+        return self._home.deadline_of(self.task)
+
+    @property
+    def is_cancelling(self) -> bool:
+        """Whether an order to stop has been given."""
+        return self._order is not None
+
+    def progress(self, fraction: float, message: str) -> None:
+        """Pass progress on to observers."""
+        self._home.tell(m.Progressed(self.task, fraction, message))
+
+    def emit(self, name: str, data: dict[str, Any]) -> None:
+        """Pass something on to observers."""
+        self._home.tell(m.Emitted(self.task, name, self._home.codec.seal(data) if self._home.keeps_bytes else data))
+
+    # --- Commands -----------------------------------------------------------------------------------------------------------
+
+    def start(self, attempt: int, args: list[Any], kwargs: Mapping[str, Any], recovered: bool) -> None:
+        """Call the body."""
+        if self._is_lingering:
+            self._hold(lambda: self.start(attempt, args, kwargs, recovered))
+            return
+        declared = self.declared
+        self.attempt, self.recovered, self._order = attempt, recovered, None
+        if declared.timeout is not None:
+            self._limit = self._home.clock.call_later(declared.timeout, self._limit_passed)
+        self._call(declared.body, declared.executor, args, kwargs, declared.wants_context, self._attempt_ended)
+
+    def reconcile(self, args: list[Any], kwargs: Mapping[str, Any], attempt: int) -> None:
+        """Ask the hook how a lost attempt ended: its Outcome, or None if the attempt is to be made again."""
+        declared = self.declared
+        assert declared.reconcile is not None
+        self.attempt, self.recovered, self._order = attempt, True, None
+        executor = "loop" if asyncio.iscoroutinefunction(declared.reconcile) else "thread"
+        self._call(declared.reconcile, executor, args, kwargs, declared.wants_context, self._reconciled)
+
+    def revert(self, attempt: int, inputs: Mapping[str, Any], outcome: Outcome[Any], failures: Mapping[str, Any]) -> None:
+        """Undo the task. No cancel reaches a revert, only its own timeout."""
+        declared, home = self.declared, self._home
+        if self._is_lingering:
+            # Left alone for as long as a revert may take; a body that is still there then is never undone.
+            self._limit = home.clock.call_later(declared.revert_timeout, self._never_gone)
+            self._hold(lambda: self.revert(attempt, inputs, outcome, failures))
+            return
+        self._cancel_timers()
+        self.attempt, self.is_undoing, self._order = attempt, True, None
+        if declared.undo is None:
+            home.report(m.RevertSucceeded(self.task, home.codec.seal(None) if home.keeps_bytes else None))
+            home.gone(self)
+            return
+        wants = declared.undo_wants
+        kwargs = wants.select(inputs)
+        if wants.outcome:
+            kwargs["outcome"] = outcome
+        if wants.failures:
+            kwargs["failures"] = dict(failures)
+        self._limit = home.clock.call_later(declared.revert_timeout, self._limit_passed)
+        self._call(declared.undo, declared.undo_executor, [], kwargs, wants.context, self._revert_ended)
+
+    def cancel(self, cause: str) -> None:
+        """Tell the body to stop. The first cause stands; a body that is gone, or a revert, takes no notice."""
+        work = self._work
+        if work is None or self._order is not None or (self.is_undoing and cause != "suspend"):
+            return
+        self._order = cause
+        grace = self._home.cancel_grace
+        if work.can_stop:
+            self._grace = self._home.clock.call_later(grace, self._abandon)
+            work.stop()
+        elif cause == "cancel":
+            self._grace = self._home.clock.call_later(grace, self._abandon)
+        else:
+            # A thread cannot be stopped: it has had its time, or its grace.
+            self._abandon()
+
+    # --- The body ---------------------------------------------------------------------------------------------------------
+
+    def _call(
+        self,
+        fn: Callable[..., Any],
+        executor: str,
+        args: list[Any],
+        kwargs: Mapping[str, Any],
+        wants_context: bool,
+        handle: Callable[[Any, BaseException | None], None],
+    ) -> None:
+        context = self._home.context.copy()
+        context.run(running.set, self)
+        if wants_context:
+            args.insert(0, Context(self))
+        self._handle = handle
+        try:
+            work = self._home.executor(executor).submit(Call(fn, args, kwargs, context, self.path), self._ended)
+        except Exception as error:  # noqa: BLE001
+            self._ended(None, error)
+            return
+        # An eager body may have ended by now.
+        if self._handle is not None:
+            self._work = work
+
+    def _ended(self, value: Any, error: BaseException | None) -> None:
+        """A body has ended, perhaps one that was given up on long ago."""
+        self._work = None
+        self._cancel_timers()
+        handle, self._handle = self._handle, None
+        if self._is_lingering:
+            self._is_lingering = False
+            log.warning("task %r of run %r is gone at last; what it gave is discarded", self.path, self.run_id)
+        elif handle is not None:
+            handle(value, error)
+        if self._inbox:
+            self._inbox.popleft()()
+        elif self._work is None and not self._is_lingering:
+            self._home.gone(self)
+
+    def _attempt_ended(self, value: Any, error: BaseException | None) -> None:
+        if error is None:
+            self._succeed(value)
+        elif isinstance(error, asyncio.CancelledError) and self._order is not None:
+            self._gave_way(abandoned=False)
+        elif isinstance(error, (KeyboardInterrupt, SystemExit)):
+            self._home.report(m.AttemptLost(self.task, "suspend"))
+            self._home.interrupted(error)
+        else:
+            self._fail(error)
+
+    def _succeed(self, value: Any) -> None:
+        declared, home = self.declared, self._home
+        if declared.promises and (missing := declared.missing_element(value)) is not None:
+            found = f"{type(value).__name__} of {len(value)}" if hasattr(value, "__len__") else type(value).__name__
+            self._fail(
+                MissingElement(f"task {self.path!r} promised to provide {missing!r} and returned a {found} without it"),
+                retriable=False,
+            )
+            return
+        if home.keeps_bytes and declared.checkpoint:
+            try:
+                value = home.codec.seal(value)
+            except UnkeepableValue as error:
+                self._fail(UnkeepableValue(f"task {self.path!r} returned what the journal cannot keep: {error}"), retriable=False)
+                return
+        home.report(m.AttemptSucceeded(self.task, value))
+
+    def _fail(self, error: BaseException, *, retriable: bool | None = None) -> None:
+        if isinstance(error, asyncio.CancelledError):
+            stray = StrayCancellation(f"the body of task {self.path!r} was cancelled, but not by its run")
+            stray.__cause__ = error
+            error = stray
+        if retriable is None:
+            retry = self.declared.retry
+            retriable = retry is not None and retry.matches(error)
+        self._home.report(m.AttemptFailed(self.task, Failure(error), retriable))
+
+    def _gave_way(self, *, abandoned: bool) -> None:
+        if self._order == "timeout":
+            retry = self.declared.retry
+            retriable = retry is not None and retry.matches(TaskTimedOut("timed out"))
+            self._home.report(m.AttemptTimedOut(self.task, retriable, abandoned))
+        elif self._order == "cancel":
+            self._home.report(m.AttemptCancelled(self.task, abandoned))
+        else:
+            self._home.report(m.AttemptLost(self.task, "suspend"))
+
+    def _reconciled(self, value: Any, error: BaseException | None) -> None:
+        if error is not None:
+            self._attempt_ended(None, error)
+        elif value is None:
+            self._home.report(m.AttemptLost(self.task, "reconciled"))
+        elif isinstance(value, Failure):
+            self._fail(value.exception)
+        elif isinstance(value, (Cancelled, TimedOut)):
+            self._home.report(m.AttemptTimedOut(self.task, False))
+        else:
+            self._succeed(getattr(value, "value", value))
+
+    def _revert_ended(self, value: Any, error: BaseException | None) -> None:
+        home, declared = self._home, self.declared
+        if error is None:
+            if home.keeps_bytes:
+                try:
+                    value = home.codec.seal(value)
+                except UnkeepableValue as unkeepable:
+                    log.warning("what the revert of task %r returned is not kept: %s", self.path, unkeepable)
+                    value = home.codec.seal(None)
+            home.report(m.RevertSucceeded(self.task, value))
+        elif isinstance(error, (KeyboardInterrupt, SystemExit)):
+            home.report(m.AttemptLost(self.task, "suspend"))
+            home.interrupted(error)
+        elif self._order == "suspend" and isinstance(error, asyncio.CancelledError):
+            home.report(m.AttemptLost(self.task, "suspend"))
+        else:
+            if isinstance(error, asyncio.CancelledError):
+                if self._order == "timeout":
+                    error = TaskTimedOut(f"the revert of task {self.path!r} took longer than {declared.revert_timeout} s")
+                else:
+                    stray = StrayCancellation(f"the revert of task {self.path!r} was cancelled, but not by its run")
+                    stray.__cause__ = error
+                    error = stray
+            retry = declared.revert_retry
+            home.report(m.RevertFailed(self.task, Failure(error), retry is not None and retry.matches(error)))
+
+    # --- Time -------------------------------------------------------------------------------------------------------------
+
+    def _limit_passed(self) -> None:
+        self._limit = None
+        if self.is_undoing:
+            self._stop_revert()
+        elif self._order is None:
+            # The machine answers with a Cancel: the order is journaled before it reaches the body.
+            self._home.report(m.TimeLimitPassed(self.task))
+
+    def _stop_revert(self) -> None:
+        assert self._work is not None
+        self._order = "timeout"
+        if self._work.can_stop:
+            self._grace = self._home.clock.call_later(self._home.cancel_grace, self._abandon)
+            self._work.stop()
+        else:
+            self._abandon()
+
+    def _abandon(self) -> None:
+        """Record the ending and go on without the body, which is still there and keeps its permits."""
+        self._grace = None
+        self._is_lingering = True
+        log.warning("task %r of run %r goes on after it was told to stop; it is left behind", self.path, self.run_id)
+        if not self.is_undoing:
+            self._gave_way(abandoned=True)
+        elif self._order == "suspend":
+            self._home.report(m.AttemptLost(self.task, "suspend"))
+        else:
+            text = f"the revert of task {self.path!r} went on after its {self.declared.revert_timeout} s were over"
+            self._home.report(m.RevertFailed(self.task, Failure(AttemptAbandoned(text)), False))
+        self._home.lingers(self)
+
+    def _never_gone(self) -> None:
+        text = f"task {self.path!r} was told to stop and is still running, so it cannot be undone"
+        self._inbox = None
+        self._home.report(m.RevertFailed(self.task, Failure(AttemptAbandoned(text)), False))
+
+    def _hold(self, command: Callable[[], None]) -> None:
+        if self._inbox is None:
+            self._inbox = deque()
+        self._inbox.append(command)
+
+    def _cancel_timers(self) -> None:
+        if self._limit is not None:
+            self._limit.cancel()
+            self._limit = None
+        if self._grace is not None:
+            self._grace.cancel()
+            self._grace = None
+
+    def __repr__(self) -> str:
+        doing = "lingering" if self._is_lingering else "reverting" if self.is_undoing else "running"
+        return f"<Actor {self.path!r} of run {self.run_id!r}: {doing}, attempt {self.attempt}>"

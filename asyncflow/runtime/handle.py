@@ -1,0 +1,302 @@
+"""What the caller of a run holds: :class:`Run`, its results, and its tasks as futures."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping
+from typing import Any, Generic, TypeVar
+
+from asyncflow import messages as m
+from asyncflow.errors import (
+    AsyncflowError,
+    DeadlineExceeded,
+    FlowTimedOut,
+    RunCancelled,
+    RunFailed,
+    RunSuspended,
+    TaskTimedOut,
+)
+from asyncflow.graph.inputs import NoValue
+from asyncflow.interfaces import Happening
+from asyncflow.machine.run import NO_VALUE, RUN_DEADLINE
+from asyncflow.outcomes import Failure, Outcome, Success, TimedOut
+from asyncflow.runtime.supervisor import Supervisor
+from asyncflow.states import RunState, TaskState
+
+T = TypeVar("T")
+
+_OVER = frozenset({TaskState.SUCCEEDED, TaskState.FAILED, TaskState.TIMED_OUT, TaskState.CANCELLED, TaskState.SKIPPED})
+
+
+class Results(Mapping[str, Any]):
+    """
+    Provided name to value, in plan order: of what has succeeded so far, the last provider of a name winning.
+
+    Names of skipped, failed, reverted and unfinished tasks are absent.
+    """
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+
+    def __getitem__(self, name: str) -> Any:
+        for source in self._supervisor.machine.plan.provided.get(name, ()):
+            try:
+                return source.read(self._supervisor.values)
+            except NoValue:
+                continue
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        machine = self._supervisor.machine
+        for name, sources in machine.plan.provided.items():
+            if any(machine.values[task] is not NO_VALUE for source in sources for task in source.tasks()):
+                yield name
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __repr__(self) -> str:
+        return f"<Results: {', '.join(self) or 'none yet'}>"
+
+
+class TaskView:
+    """One task of a run: its state, its outcome, and, when awaited, its value."""
+
+    def __init__(self, supervisor: Supervisor, task: int) -> None:
+        self._supervisor = supervisor
+        self._task = task
+
+    @property
+    def path(self) -> str:
+        """The task's path."""
+        return self._supervisor.machine.plan.path(self._task)
+
+    @property
+    def state(self) -> TaskState:
+        """The task's state now."""
+        return TaskState(self._supervisor.machine.states[self._task])
+
+    @property
+    def attempts(self) -> int:
+        """How many attempts its present execution has made."""
+        return self._supervisor.machine.attempts[self._task]
+
+    @property
+    def outcome(self) -> Outcome[Any] | None:
+        """How its last attempt ended; None while none has."""
+        machine = self._supervisor.machine
+        value = machine.values[self._task]
+        if value is not NO_VALUE:
+            return Success(self._supervisor.values.open(value))
+        return machine.outcomes.get(self._task)
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        """
+        Wait for the task's value.
+
+        Raises:
+            Exception: What the task failed with, a TaskTimedOut, or RunCancelled, RunSuspended where the run stops
+                before the task has a value.
+        """
+        return self._wait().__await__()
+
+    async def _wait(self) -> Any:
+        supervisor = self._supervisor
+        while not self._is_settled():
+            recorded = asyncio.get_running_loop().create_future()
+
+            def wake(_: list[m.Event], recorded: asyncio.Future[None] = recorded) -> None:
+                if not recorded.done():
+                    recorded.set_result(None)
+
+            supervisor.on_record.append(wake)
+            try:
+                await recorded
+            finally:
+                supervisor.on_record.remove(wake)
+        machine = supervisor.machine
+        if machine.values[self._task] is not NO_VALUE:
+            await supervisor.load([self._task])
+            return supervisor.values.value(self._task)
+        outcome = machine.outcomes.get(self._task)
+        if isinstance(outcome, Failure):
+            raise outcome.exception
+        if isinstance(outcome, TimedOut):
+            raise timed_out(supervisor, self._task)
+        why = RunSuspended if machine.state is RunState.SUSPENDED else RunCancelled
+        state, run_id = self.state.name, supervisor.run_id
+        raise why(f"task {self.path!r} of run {run_id!r} has no value: it is {state}", run_id=run_id, reason=state)
+
+    def _is_settled(self) -> bool:
+        run_is_still = self._supervisor.machine.state.is_ended or self._supervisor.machine.state is RunState.SUSPENDED
+        return run_is_still or self.state in _OVER or self.state >= TaskState.REVERTING
+
+    def __repr__(self) -> str:
+        return f"<task {self.path!r} of run {self._supervisor.run_id!r}: {self.state.name}, attempt {self.attempts}>"
+
+
+class Run(Generic[T]):
+    """
+    A run that belongs to its engine. Await it for the flow's value; cancelling who waits leaves the run alone.
+
+    Awaiting raises RunFailed, RunCancelled or RunSuspended where there is no value, never CancelledError unless the
+    waiter itself was cancelled.
+    """
+
+    def __init__(self, supervisor: Supervisor, ending: asyncio.Future[T]) -> None:
+        self._supervisor = supervisor
+        self._ending = ending
+        # Held here, since a loop only holds its tasks weakly.
+        self._keeper: asyncio.Task[None] | None = None
+
+    @property
+    def run_id(self) -> str:
+        """The run's id: what ``engine.resume`` takes."""
+        return self._supervisor.run_id
+
+    @property
+    def flow(self) -> str:
+        """The flow's name."""
+        return self._supervisor.machine.flow
+
+    @property
+    def state(self) -> RunState:
+        """The run's state now."""
+        return self._supervisor.machine.state
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the run has ended or stands still, so that awaiting it does not wait."""
+        return self._ending.done()
+
+    @property
+    def results(self) -> Results:
+        """Values by provided name, of what has succeeded so far."""
+        return Results(self._supervisor)
+
+    def task(self, path: str) -> TaskView:
+        """
+        Return the task at *path*: its state and outcome; await it for its value.
+
+        Raises:
+            KeyError: The flow has no such task.
+        """
+        plan = self._supervisor.machine.plan
+        try:
+            return TaskView(self._supervisor, plan.index(path))
+        except KeyError:
+            raise KeyError(f"flow {plan.flow!r} has no task {path!r}") from None
+
+    def tasks(self) -> list[TaskView]:
+        """Return every task, in plan order."""
+        return [TaskView(self._supervisor, task) for task in range(self._supervisor.machine.plan.size)]
+
+    def cancel(self, reason: str = "cancelled by the application") -> None:
+        """
+        Have the run undone: what runs is told to stop, what has completed is reverted, dependents first.
+
+        Returns at once; await the run to see it done. Nothing happens if it is being undone already or has ended.
+        """
+        self._supervisor.cancel(reason)
+
+    def suspend(self, reason: str = "suspended by the application", *, grace: float | None = None) -> None:
+        """
+        Have the run stand still, resumable. What runs gets *grace* seconds (the engine's, if None), and is lost then.
+
+        Returns at once; await the run to see it done.
+        """
+        self._supervisor.suspend(reason, grace=grace)
+
+    async def events(self) -> AsyncIterator[Happening]:
+        """
+        Yield what happens from now on, each event once it is durable, until the run ends or stands still.
+        """
+        async for happening in self._supervisor.follow():
+            yield happening
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return self._wait().__await__()
+
+    async def _wait(self) -> T:
+        if not self._ending.done():
+            # Not the ending itself: who waits may be cancelled, and that must not reach the run.
+            await asyncio.wait([self._ending])
+        return self._ending.result()
+
+    def __repr__(self) -> str:
+        machine = self._supervisor.machine
+        done = sum(state == TaskState.SUCCEEDED for state in machine.states)
+        return f"<Run {self.run_id!r} of flow {self.flow!r}: {self.state.value}, {done} of {machine.plan.size} tasks done>"
+
+
+def timed_out(supervisor: Supervisor, task: int) -> TaskTimedOut:
+    """Return the exception that stands for a task whose last attempt was cut off."""
+    plan = supervisor.machine.plan
+    assert plan.tasks is not None
+    return TaskTimedOut(f"task {plan.path(task)!r} took longer than its timeout of {plan.tasks[task].timeout} s")
+
+
+async def conclude(supervisor: Supervisor, store: str | None) -> Any:
+    """
+    Return the value of a run that is over, or raise what it ended with.
+
+    *store* is the journal's file, for the command that a message ends with.
+    """
+    machine, run_id = supervisor.machine, supervisor.run_id
+    state = machine.state
+    where = f" --db {store}" if store else ""
+    if state is RunState.SUCCEEDED:
+        plan = machine.plan
+        wanted = [task for sources in plan.provided.values() for source in sources for task in source.tasks()]
+        if plan.returns is not None:
+            wanted.extend(plan.returns.tasks())
+        await supervisor.load(wanted)
+        return None if plan.returns is None else plan.returns.read(supervisor.values)
+    if state is RunState.SUSPENDED:
+        reason = machine.suspend_reason or "suspended"
+        resume = f"resume it with: asyncflow resume {run_id}{where}" if store else "resume it with engine.resume(...)"
+        raise RunSuspended(f"run {run_id!r} is suspended ({reason}); {resume}", run_id=run_id, reason=reason)
+    if state is RunState.CANCELLED:
+        reason = machine.cancel_reason or "cancelled"
+        raise RunCancelled(
+            f"run {run_id!r} was cancelled ({reason}) and everything it had done is undone", run_id=run_id, reason=reason
+        )
+    raise _failed(supervisor, where)
+
+
+def _failed(supervisor: Supervisor, where: str) -> RunFailed:
+    machine, run_id = supervisor.machine, supervisor.run_id
+    plan = machine.plan
+    failures: dict[str, Failure] = {}
+    for task in machine.failures:
+        outcome = machine.outcomes[task]
+        failures[plan.path(task)] = outcome if isinstance(outcome, Failure) else Failure(timed_out(supervisor, task))
+    for scope in machine.late_scopes:
+        failures[plan.scopes[max(scope, 0)].path or plan.flow] = Failure(_late(supervisor, scope))
+    for task, failure in machine.revert_failures.items():
+        failures[f"{plan.path(task)} (revert)"] = failure
+    members: list[Exception] = []
+    for path, failure in failures.items():
+        error = failure.exception
+        if not isinstance(error, Exception):
+            wrapped = AsyncflowError(f"task {path!r} raised {type(error).__name__}: {error}")
+            wrapped.__cause__ = error
+            error = wrapped
+        note = f"in task {path!r} of run {run_id!r}"
+        if note not in getattr(error, "__notes__", ()):
+            error.add_note(note)
+        members.append(error)
+    reverted = machine.state is RunState.REVERTED
+    first = next(iter(failures), plan.flow)
+    more = f" and {len(failures) - 1} more" if len(failures) > 1 else ""
+    undone = "everything it had done is undone" if reverted else "NOT everything it had done could be undone"
+    look = f"; look at it with: asyncflow show {run_id}{where}" if where else ""
+    message = f"run {run_id!r} failed in {first!r}{more}; {undone}{look}"
+    return RunFailed(message, members, run_id=run_id, failures=failures, reverted=reverted)
+
+
+def _late(supervisor: Supervisor, scope: int) -> Exception:
+    if scope == RUN_DEADLINE:
+        return DeadlineExceeded(f"run {supervisor.run_id!r} passed its deadline")
+    declared = supervisor.machine.plan.scopes[scope]
+    return FlowTimedOut(f"flow {declared.path or declared.name!r} took longer than its timeout of {declared.timeout} s")

@@ -1,0 +1,164 @@
+"""Events to those who watch. Nobody who is slow or broken holds up a run."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import attrs
+
+from asyncflow import messages as m
+from asyncflow.graph.plan import Plan
+from asyncflow.interfaces import Happening, Observer
+
+log = logging.getLogger("asyncflow.observe")
+
+BACKLOG = 100_000
+"""How many happenings wait for a slow observer before the oldest are dropped, with a line in the log."""
+
+
+class Narrator:
+    """Turns the numbered events of one run into happenings with names, counting attempts as it goes."""
+
+    __slots__ = ("_attempts", "flow", "number", "plan", "run_id")
+
+    def __init__(self, run_id: str, flow: str, plan: Plan, number: int = 0) -> None:
+        self.run_id = run_id
+        self.flow = flow
+        self.plan = plan
+        self.number = number
+        self._attempts: dict[int, int] = {}
+
+    def tell(self, at: float, events: Iterable[m.Event]) -> list[Happening]:
+        """Return a happening for each of *events*, which happened *at* (POSIX seconds) and follow all told before."""
+        return [self._happening(at, event) for event in events]
+
+    def aside(self, at: float, event: m.Event) -> Happening:
+        """Return a happening for an event that is told before it is journaled; its number is -1."""
+        return attrs.evolve(self._name(at, event), number=-1)
+
+    def _happening(self, at: float, event: m.Event) -> Happening:
+        happening = self._name(at, event)
+        self.number += 1
+        return happening
+
+    def _name(self, at: float, event: m.Event) -> Happening:
+        path, attempt = "", 0
+        task = getattr(event, "task", None)
+        if task is not None:
+            path = self.plan.path(task)
+            if isinstance(event, (m.AttemptStarted, m.RevertStarted)):
+                self._attempts[task] = event.attempt
+            attempt = self._attempts.get(task, 0)
+        elif isinstance(event, (m.ScopeStarted, m.DeadlinePassed)) and event.scope >= 0:
+            path = self.plan.scopes[event.scope].path
+        return Happening(self.run_id, self.flow, self.number, at, path, attempt, event)
+
+
+class Subscription:
+    """One observer, what waits for it, and the asyncio task that hands it on."""
+
+    def __init__(self, observer: Observer, announcer: Announcer) -> None:
+        self.observer = observer
+        self._announcer = announcer
+        self._line: deque[Happening] = deque(maxlen=BACKLOG)
+        self._pump: asyncio.Task[None] | None = None
+        self._has_dropped = False
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the observer has seen everything."""
+        return not self._line and self._pump is None
+
+    def put(self, happenings: Sequence[Happening]) -> None:
+        """Put *happenings* in line for the observer."""
+        if len(self._line) + len(happenings) > BACKLOG and not self._has_dropped:
+            self._has_dropped = True
+            log.warning("observer %r is more than %d events behind; the oldest are dropped", self.observer, BACKLOG)
+        self._line.extend(happenings)
+        if self._pump is None:
+            self._pump = asyncio.get_running_loop().create_task(self._hand_on())
+
+    async def _hand_on(self) -> None:
+        try:
+            told = 0
+            while self._line:
+                happening = self._line.popleft()
+                try:
+                    answer = self.observer(happening)
+                    if inspect.isawaitable(answer):
+                        await answer
+                except Exception:
+                    log.exception("observer %r failed on %s of run %r", self.observer, happening.kind, happening.run_id)
+                told += 1
+                if not told % 100:
+                    await asyncio.sleep(0)
+        finally:
+            self._pump = None
+            self._announcer.settled()
+
+    async def close(self) -> None:
+        """Stop handing on."""
+        if self._pump is not None:
+            self._pump.cancel()
+            await asyncio.wait([self._pump])
+
+
+class Announcer:
+    """All who watch the runs of one engine."""
+
+    def __init__(self) -> None:
+        self._subscriptions: list[Subscription] = []
+        self._waiters: list[asyncio.Future[None]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._subscriptions)
+
+    def subscribe(self, observer: Observer) -> Callable[[], None]:
+        """Have *observer* called with everything from now on; return what ends that."""
+        if not callable(observer):
+            raise TypeError(f"an observer is called with each event, and {observer!r} cannot be called")
+        subscription = Subscription(observer, self)
+        self._subscriptions.append(subscription)
+
+        def unsubscribe() -> None:
+            if subscription in self._subscriptions:
+                self._subscriptions.remove(subscription)
+
+        return unsubscribe
+
+    def publish(self, happenings: Sequence[Happening]) -> None:
+        """Put *happenings* in line for everyone."""
+        for subscription in self._subscriptions:
+            subscription.put(happenings)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether everyone has seen everything."""
+        return all(subscription.is_idle for subscription in self._subscriptions)
+
+    def settled(self) -> None:
+        """A subscription has nothing more in line; let those who wait look again."""
+        if self.is_idle:
+            for waiter in self._waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+            self._waiters.clear()
+
+    async def wait_idle(self, timeout: float) -> None:
+        """Wait until everyone has seen everything, but not longer than *timeout* seconds."""
+        if self.is_idle:
+            return
+        waiter: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        await asyncio.wait([waiter], timeout=timeout)
+
+    async def close(self) -> None:
+        """Stop telling anyone anything."""
+        for subscription in self._subscriptions:
+            await subscription.close()
+        self._subscriptions.clear()

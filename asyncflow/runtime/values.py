@@ -1,0 +1,83 @@
+"""A run's values as its tasks read them: what the journal sealed is opened when someone looks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from asyncflow.codec import Codec
+from asyncflow.errors import ResourceMissing
+from asyncflow.graph.inputs import NoValue
+from asyncflow.machine.run import NO_VALUE, RunMachine
+from asyncflow.outcomes import Sealed
+
+
+class RunValues:
+    """
+    Reads the inputs of one run, the values of its tasks, and the engine's resources.
+
+    In memory a value is the user's object. In a journaled run it is sealed and knows its object; after a resume it is
+    decoded the first time that someone reads it.
+    """
+
+    __slots__ = ("_codec", "_machine", "_resources", "hands_on_copies", "inputs", "shadows")
+
+    def __init__(
+        self,
+        machine: RunMachine,
+        codec: Codec,
+        resources: Mapping[str, Any],
+        *,
+        hands_on_copies: bool,
+    ) -> None:
+        self._machine = machine
+        self._codec = codec
+        self._resources = resources
+        self.hands_on_copies = hands_on_copies
+        self.inputs: dict[str, Any] = {}
+        self.shadows = False
+
+    def load_inputs(self) -> None:
+        """Open the run's inputs, and fall back to the flow's defaults for the others. Called once the run has started."""
+        plan, given = self._machine.plan, self._machine.inputs
+        opened = {name: self.open(value) for name, value in given.items()}
+        self.inputs = {**plan.input_defaults, **opened} if plan.input_defaults else opened
+        self.shadows = bool(plan.shadowed) and not plan.shadowed.isdisjoint(given)
+
+    def value(self, task: int) -> Any:
+        """Return what *task* returned, or raise NoValue."""
+        value = self._machine.values[task]
+        if value is NO_VALUE:
+            raise NoValue(self._machine.plan.path(task))
+        return self.open(value) if type(value) is Sealed else value
+
+    def open(self, value: Any) -> Any:
+        """Return the object behind *value*, sealed or not."""
+        if type(value) is not Sealed:
+            return value
+        if self.hands_on_copies and value.payload is not None:
+            return self._codec.decode(value.payload)
+        return self._codec.open(value)
+
+    def resource(self, name: str, wanted: Any) -> Any:
+        """Return a resource by name, else the only one of the wanted type."""
+        resources = self._resources
+        if name in resources:
+            return resources[name]
+        if isinstance(wanted, type):
+            fitting = [resource for resource in resources.values() if isinstance(resource, wanted)]
+            if len(fitting) == 1:
+                return fitting[0]
+        have = ", ".join(sorted(resources)) or "none"
+        raise ResourceMissing(
+            f"the engine has no resource {name!r} (it has: {have}); pass it as Engine(resources={{{name!r}: ...}})"
+        )
+
+    def missing_blobs(self, tasks: list[int]) -> list[Sealed]:
+        """Return the values of *tasks* that must be loaded before they can be opened."""
+        values = self._machine.values
+        return [
+            value
+            for task in tasks
+            if type(value := values[task]) is Sealed and not value.is_open and value.payload is None
+        ]
