@@ -1,1 +1,151 @@
-"""asyncflow: an in-process, durable workflow engine for asyncio."""
+"""
+asyncflow: an in-process, durable workflow engine for asyncio.
+
+Declare tasks, say what they need, and ``await engine.run(flow)``: as much at once as is safe, cancellation that reaches
+running code, completed tasks reverted in reverse order when the flow fails, and a journal in SQLite from which a killed
+process resumes.
+
+A map of the package, lowest layer first:
+
+- ``errors``, ``ids``, ``states``, ``outcomes``, ``messages``, ``codec``: the words that everything else uses
+- ``graph`` declares, ``interfaces`` names the seams, ``context`` is what a body sees
+- ``machine`` decides: events in, commands out, no await and no I/O
+- ``runtime`` performs, ``stores`` remember, ``executors`` execute, ``observers`` watch
+- ``engine`` chooses and starts
+- ``testing`` helps to prove flows and stores; ``cli`` is the command line
+"""
+
+from asyncflow.codec import register
+from asyncflow.context import Context, current
+from asyncflow.engine import Engine
+from asyncflow.errors import (
+    AmbiguousProvider,
+    AsyncflowError,
+    AttemptAbandoned,
+    AttemptInDoubt,
+    CodecError,
+    CorruptRecord,
+    CycleError,
+    DeadlineExceeded,
+    DeclarationError,
+    DuplicateName,
+    EngineClosed,
+    FlowError,
+    FlowTimedOut,
+    IllegalTransition,
+    InputError,
+    InputUnavailable,
+    InternalError,
+    LostTooOften,
+    MissingElement,
+    NotAJournal,
+    PlanChanged,
+    RecordedError,
+    ReferenceMisuse,
+    ResourceMissing,
+    RunBroken,
+    RunBusy,
+    RunCancelled,
+    RunError,
+    RunExists,
+    RunFailed,
+    RunNotFound,
+    RunOvertaken,
+    RunSuspended,
+    SchemaTooNew,
+    StoreError,
+    StrayCancellation,
+    TaskTimedOut,
+    TypeMismatch,
+    UndecodableValue,
+    UnkeepableValue,
+    UnknownProvider,
+    UnknownTarget,
+)
+from asyncflow.graph.flow import Flow, flow, graph, linear, unordered
+from asyncflow.graph.policy import Exponential, Fixed, Limit, Retry
+from asyncflow.graph.signature import resource
+from asyncflow.graph.task import Task, task
+from asyncflow.interfaces import Happening, Observer, RunInfo
+from asyncflow.outcomes import Cancelled, Failure, Outcome, Success, TimedOut
+from asyncflow.runtime.handle import Results, Run, TaskView
+from asyncflow.runtime.report import RunReport, TaskReport
+from asyncflow.states import RunState, TaskState
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AmbiguousProvider",
+    "AsyncflowError",
+    "AttemptAbandoned",
+    "AttemptInDoubt",
+    "Cancelled",
+    "CodecError",
+    "Context",
+    "CorruptRecord",
+    "CycleError",
+    "DeadlineExceeded",
+    "DeclarationError",
+    "DuplicateName",
+    "Engine",
+    "EngineClosed",
+    "Exponential",
+    "Failure",
+    "Fixed",
+    "Flow",
+    "FlowError",
+    "FlowTimedOut",
+    "Happening",
+    "IllegalTransition",
+    "InputError",
+    "InputUnavailable",
+    "InternalError",
+    "Limit",
+    "LostTooOften",
+    "MissingElement",
+    "NotAJournal",
+    "Observer",
+    "Outcome",
+    "PlanChanged",
+    "RecordedError",
+    "ReferenceMisuse",
+    "ResourceMissing",
+    "Results",
+    "Retry",
+    "Run",
+    "RunBroken",
+    "RunBusy",
+    "RunCancelled",
+    "RunError",
+    "RunExists",
+    "RunFailed",
+    "RunInfo",
+    "RunNotFound",
+    "RunOvertaken",
+    "RunReport",
+    "RunState",
+    "RunSuspended",
+    "SchemaTooNew",
+    "StoreError",
+    "StrayCancellation",
+    "Success",
+    "Task",
+    "TaskReport",
+    "TaskState",
+    "TaskTimedOut",
+    "TaskView",
+    "TimedOut",
+    "TypeMismatch",
+    "UndecodableValue",
+    "UnkeepableValue",
+    "UnknownProvider",
+    "UnknownTarget",
+    "current",
+    "flow",
+    "graph",
+    "linear",
+    "register",
+    "resource",
+    "task",
+    "unordered",
+]

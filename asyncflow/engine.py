@@ -32,6 +32,7 @@ from asyncflow.runtime.clock import SystemClock
 from asyncflow.runtime.handle import Run, conclude
 from asyncflow.runtime.observe import Announcer
 from asyncflow.runtime.permits import Pool
+from asyncflow.runtime.report import RunReport, blob_summary, report
 from asyncflow.runtime.shelter import outlast, see_through
 from asyncflow.runtime.supervisor import Supervisor
 from asyncflow.states import RunState
@@ -357,6 +358,27 @@ class Engine:
         """Return a line for each run in the journal, newest first."""
         self._check_open()
         return await self._store.runs(state=state, limit=limit)
+
+    async def inspect(self, run_id: str) -> RunReport:
+        """
+        Return what the journal says of a run up to now, whoever owns it: its tasks, their states, values and failures.
+
+        Values are pictured as text, since their classes need not be at hand.
+
+        Raises:
+            RunNotFound: The journal has no such run.
+            CorruptRecord: The journal is damaged.
+        """
+        self._check_open()
+        info = await self._store.info(run_id)
+        records = await self._store.read(run_id)
+        plans = {name: recorded.decode(await self._store.plan(name)) for name in set(plans_named(records))}
+        return report(info, records, plans, self._summary)
+
+    def _summary(self, value: Any) -> str:
+        if not isinstance(value, Sealed):
+            return repr(value)
+        return self._codec.summary(value.payload) if value.payload is not None else blob_summary(value)
 
     def observe(self, observer: Observer) -> Callable[[], None]:
         """Have *observer* called with each event of every run from now on; return what ends that."""

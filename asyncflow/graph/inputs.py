@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 import attrs
 
+from asyncflow.errors import ResourceMissing
+
 
 class NoValue(Exception):
     """A source has no value: the task behind it was skipped, or an input was not given. ``name`` says which."""
@@ -198,13 +200,23 @@ class Otherwise:
 
 @attrs.frozen
 class Resource:
-    """Something of the engine's, never journaled: a pool, a client. ``wanted`` is the parameter's annotation."""
+    """
+    Something of the engine's, never journaled: a pool, a client. ``wanted`` is the parameter's annotation.
+
+    ``is_optional``: where the engine has none, this has no value, instead of raising ResourceMissing.
+    """
 
     name: str
     wanted: Any = None
+    is_optional: bool = False
 
     def read(self, values: Values) -> Any:
-        return values.resource(self.name, self.wanted)
+        if not self.is_optional:
+            return values.resource(self.name, self.wanted)
+        try:
+            return values.resource(self.name, None)
+        except ResourceMissing:
+            raise NoValue(self.name) from None
 
     def tasks(self) -> Iterator[int]:
         return iter(())

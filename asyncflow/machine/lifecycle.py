@@ -47,7 +47,7 @@ def after_loss(task: int, declared: Task, path: str, attempt: int, crashes: int)
                 )
             ),
         )
-    if declared.reconcile is not None:
+    if declared.reconciler is not None:
         return Reconcile(task)
     if declared.on_crash == "fail":
         return GiveUp(

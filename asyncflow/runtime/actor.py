@@ -14,9 +14,9 @@ from asyncflow.codec import Codec
 from asyncflow.context import Context, running
 from asyncflow.errors import AttemptAbandoned, MissingElement, StrayCancellation, TaskTimedOut, UnkeepableValue
 from asyncflow.graph.task import Task
-from asyncflow.interfaces import Call, Clock, Executor, Timer, Work
 from asyncflow.ids import idempotency_key
-from asyncflow.outcomes import Cancelled, Failure, Outcome, TimedOut
+from asyncflow.interfaces import Call, Clock, Executor, Timer, Work
+from asyncflow.outcomes import Cancelled, Failure, TimedOut
 from asyncflow.runtime.permits import Claim
 
 log = logging.getLogger("asyncflow.run")
@@ -141,21 +141,21 @@ class Actor:
             self._limit = self._home.clock.call_later(declared.timeout, self._limit_passed)
         self._call(declared.body, declared.executor, args, kwargs, declared.wants_context, self._attempt_ended)
 
-    def reconcile(self, args: list[Any], kwargs: Mapping[str, Any], attempt: int) -> None:
+    def reconcile(self, attempt: int, kwargs: Mapping[str, Any]) -> None:
         """Ask the hook how a lost attempt ended: its Outcome, or None if the attempt is to be made again."""
         declared = self.declared
-        assert declared.reconcile is not None
+        assert declared.reconciler is not None
         self.attempt, self.recovered, self._order = attempt, True, None
-        executor = "loop" if asyncio.iscoroutinefunction(declared.reconcile) else "thread"
-        self._call(declared.reconcile, executor, args, kwargs, declared.wants_context, self._reconciled)
+        wants_context = declared.reconciler_wants.context
+        self._call(declared.reconciler, declared.reconciler_executor, [], kwargs, wants_context, self._reconciled)
 
-    def revert(self, attempt: int, inputs: Mapping[str, Any], outcome: Outcome[Any], failures: Mapping[str, Any]) -> None:
+    def revert(self, attempt: int, kwargs: Mapping[str, Any]) -> None:
         """Undo the task. No cancel reaches a revert, only its own timeout."""
         declared, home = self.declared, self._home
         if self._is_lingering:
             # Left alone for as long as a revert may take; a body that is still there then is never undone.
             self._limit = home.clock.call_later(declared.revert_timeout, self._never_gone)
-            self._hold(lambda: self.revert(attempt, inputs, outcome, failures))
+            self._hold(lambda: self.revert(attempt, kwargs))
             return
         self._cancel_timers()
         self.attempt, self.is_undoing, self._order = attempt, True, None
@@ -163,14 +163,8 @@ class Actor:
             home.report(m.RevertSucceeded(self.task, home.codec.seal(None) if home.keeps_bytes else None))
             home.gone(self)
             return
-        wants = declared.undo_wants
-        kwargs = wants.select(inputs)
-        if wants.outcome:
-            kwargs["outcome"] = outcome
-        if wants.failures:
-            kwargs["failures"] = dict(failures)
         self._limit = home.clock.call_later(declared.revert_timeout, self._limit_passed)
-        self._call(declared.undo, declared.undo_executor, [], kwargs, wants.context, self._revert_ended)
+        self._call(declared.undo, declared.undo_executor, [], kwargs, declared.undo_wants.context, self._revert_ended)
 
     def cancel(self, cause: str) -> None:
         """Tell the body to stop. The first cause stands; a body that is gone, or a revert, takes no notice."""

@@ -18,7 +18,8 @@ from asyncflow.errors import (
 )
 from asyncflow.graph.inputs import NoValue
 from asyncflow.interfaces import Happening
-from asyncflow.machine.run import NO_VALUE, RUN_DEADLINE
+from asyncflow.machine.ledger import NO_VALUE
+from asyncflow.machine.run import RUN_DEADLINE
 from asyncflow.outcomes import Failure, Outcome, Success, TimedOut
 from asyncflow.runtime.supervisor import Supervisor
 from asyncflow.states import RunState, TaskState

@@ -20,9 +20,9 @@ from asyncflow import messages as m
 from asyncflow.codec import Codec
 from asyncflow.errors import InputUnavailable, StoreError
 from asyncflow.graph.inputs import Binding, NoValue
-from asyncflow.graph.plan import Plan
 from asyncflow.interfaces import Clock, Executor, Happening, Journal, Timer
-from asyncflow.machine.run import NO_VALUE, RUN_DEADLINE, RunMachine
+from asyncflow.machine.ledger import NO_VALUE
+from asyncflow.machine.run import RUN_DEADLINE, RunMachine
 from asyncflow.outcomes import UNOPENED, Cancelled, Failure, Outcome, Sealed, Success
 from asyncflow.runtime import permits
 from asyncflow.runtime.actor import Actor
@@ -455,21 +455,20 @@ class Supervisor:
         machine = self.machine
         plan = machine.plan
         assert plan.tasks is not None
-        inputs: dict[str, Any] = {}
-        outcome: Outcome[Any] = Cancelled()
-        failures: dict[str, Any] = {}
-        if plan.tasks[task].undo is not None:
-            binding = plan.bindings[task]
+        declared, kwargs = plan.tasks[task], dict[str, Any]()
+        if declared.undo is not None:
+            binding, wants = plan.bindings[task], declared.undo_wants
             if self.keeps_bytes and self._must_load(
                 [task, *self._reads(binding)], lambda: self._loaded(task, attempt, claim, True)
             ):
                 return
-            inputs = binding.by_name(self.values)
-            failures = {plan.path(failed): machine.outcomes[failed] for failed in machine.failures}
-            value = machine.values[task]
-            outcome = machine.outcomes.get(task, outcome) if value is NO_VALUE else Success(self.values.open(value))
+            kwargs = wants.select(binding.by_name(self.values), self.values)
+            if wants.outcome:
+                kwargs["outcome"] = self._outcome(task)
+            if wants.failures:
+                kwargs["failures"] = {plan.path(failed): machine.outcomes[failed] for failed in machine.failures}
         self._take(m.RevertStarted(task, attempt))
-        self._orders.append((self._actor(task, claim).revert, (attempt, inputs, outcome, failures)))
+        self._orders.append((self._actor(task, claim).revert, (attempt, kwargs)))
 
     def _on_reconcile(self, command: m.Reconcile) -> None:
         task = command.task
@@ -478,10 +477,19 @@ class Supervisor:
             self.keeps_bytes and self._must_load(self._reads(binding), lambda: self._on_reconcile(command))
         ):
             return
-        args, kwargs = binding.read(self.values)
+        assert self.machine.plan.tasks is not None
+        wants = self.machine.plan.tasks[task].reconciler_wants
+        kwargs = wants.select(binding.by_name(self.values), self.values)
         attempt = self.machine.attempts[task]
         self._take(m.ReconcileStarted(task))
-        self._orders.append((self._actor(task, None).reconcile, (args, kwargs, attempt)))
+        self._orders.append((self._actor(task, None).reconcile, (attempt, kwargs)))
+
+    def _outcome(self, task: int) -> Outcome[Any]:
+        """Return how the attempt that is undone ended; one that was lost counts as cancelled."""
+        value = self.machine.values[task]
+        if value is NO_VALUE:
+            return self.machine.outcomes.get(task, Cancelled())
+        return Success(self.values.open(value))
 
     def _actor(self, task: int, claim: Claim | None) -> Actor:
         actor = self._actors.get(task)

@@ -8,7 +8,8 @@ from typing import Any
 from asyncflow.codec import Codec
 from asyncflow.errors import ResourceMissing
 from asyncflow.graph.inputs import NoValue
-from asyncflow.machine.run import NO_VALUE, RunMachine
+from asyncflow.machine.ledger import NO_VALUE
+from asyncflow.machine.run import RunMachine
 from asyncflow.outcomes import Sealed
 
 

@@ -1,0 +1,512 @@
+"""
+What users compose: builders made by ``@af.flow``, and the patterns ``linear``, ``unordered`` and ``graph``.
+
+Both are a :class:`Flow`, can be nested in each other, and compile into one plan.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+import os
+import sys
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, ParamSpec, Protocol, Self, TypeVar, cast, overload
+
+from asyncflow.errors import DeclarationError, DuplicateName
+from asyncflow.graph.builder import Builder, building, call_in_builder
+from asyncflow.graph.compile import Compiled, compile_flow
+from asyncflow.graph.layout import Composite, Kind, Layout
+from asyncflow.graph.plan import Plan
+from asyncflow.graph.policy import check_count, check_seconds
+from asyncflow.graph.provides import Provides, given_by
+from asyncflow.graph.reference import Origin, Ref, contains_reference, spec_of
+from asyncflow.graph.signature import Signature
+from asyncflow.graph.task import FunctionTask, Task
+from asyncflow.graph.types import length_of
+from asyncflow.graph.wants import Call, Wants, nearest
+from asyncflow.ids import check_name
+
+P = ParamSpec("P")
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+Item = Task | Composite
+
+
+class Flow(Composite, Generic[P, T_co]):
+    """
+    A composition of tasks and other flows. ``P`` are its inputs and ``T_co`` is what it returns.
+
+    Attributes:
+        name: Its identity within the flow around it.
+        timeout: Seconds that a run may spend in it, or None.
+        concurrency: How many of its tasks may run at once, or None.
+    """
+
+    is_named: bool = False
+
+    def __init__(self, name: str, *, timeout: float | None, concurrency: int | None, module: str | None) -> None:
+        self.name = check_name(name, "flow")
+        self.timeout = None if timeout is None else check_seconds(timeout, f"the timeout of flow {name!r}")
+        self.concurrency = None if concurrency is None else check_count(concurrency, f"the concurrency of flow {name!r}")
+        self._module = module
+        self._compiled: Compiled | None = None
+
+    # --- Compiling --------------------------------------------------------------------------------------------------------
+
+    def compile(self) -> Plan:
+        """
+        Return the flow checked, ordered and frozen. The same plan each time, until the flow changes.
+
+        Raises:
+            FlowError: The flow can never run as it is: a cycle, an ambiguous provider, types that cannot fit, ...
+        """
+        if self._compiled is None or not self._compiled.is_current():
+            self._compiled = compile_flow(self)
+        return self._compiled.plan
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """What a run must or may be given: name to annotation, ``UNKNOWN`` where there is none."""
+        return self.compile().inputs
+
+    @property
+    def outputs(self) -> Mapping[str, Any]:
+        """What the flow gives: name to annotation; the value of a builder without ``provides=`` is called "return"."""
+        return self._compiled_now().outputs
+
+    def _compiled_now(self) -> Compiled:
+        self.compile()
+        assert self._compiled is not None
+        return self._compiled
+
+    # --- Copies -----------------------------------------------------------------------------------------------------------
+
+    def with_options(self, *, name: str | None = None, timeout: Any = ..., concurrency: Any = ...) -> Self:
+        """Return a copy under another name, or with other limits; the flow itself stays as it is."""
+        copied = self._copy()
+        if name is not None:
+            copied.name = check_name(name, "flow")
+            copied.is_named = True
+        if timeout is not ...:
+            copied.timeout = None if timeout is None else check_seconds(timeout, f"the timeout of flow {copied.name!r}")
+        if concurrency is not ...:
+            what = f"the concurrency of flow {copied.name!r}"
+            copied.concurrency = None if concurrency is None else check_count(concurrency, what)
+        return copied
+
+    def named(self, name: str) -> Self:
+        """Return a copy under another name: its identity within the flow around it."""
+        return self.with_options(name=name)
+
+    def target(self, *names: str) -> Flow[P, dict[str, Any]]:
+        """
+        Return a copy that runs only what *names* name and what that needs, by value, order or link.
+
+        Its value is a mapping: for a pattern of all that the remaining tasks provide, for a builder of each name to the
+        value of the task. An unknown name is an error when the copy is compiled.
+
+        Args:
+            names: Names of tasks or flows in this flow, or paths such as ``"prepare/reserve"``.
+        """
+        if not names or not all(isinstance(name, str) and name for name in names):
+            raise DeclarationError(f"flow {self.name!r} has targets {names!r:.80}; give names or paths of its tasks")
+        copied = self._copy()
+        copied.targets = tuple(dict.fromkeys(names))
+        return cast("Flow[P, dict[str, Any]]", copied)
+
+    def _copy(self) -> Self:
+        copied = copy.copy(self)
+        copied._compiled = None
+        return copied
+
+    # --- Finding it again ---------------------------------------------------------------------------------------------------
+
+    @property
+    def ref(self) -> str | None:
+        """
+        Where another process finds this flow: ``module:attribute``, or ``path.py:attribute`` for a script.
+
+        None where it is no attribute of its module, as when a function made it.
+        """
+        module = sys.modules.get(self._module or "")
+        if module is None:
+            return None
+        attribute = next((name for name, value in list(vars(module).items()) if value is self), None)
+        if attribute is None:
+            return None
+        place = self._module
+        if place == "__main__":
+            spec, file = getattr(module, "__spec__", None), getattr(module, "__file__", None)
+            if spec is not None:
+                place = spec.name
+            elif file is not None:
+                place = os.path.abspath(file)
+            else:
+                return None
+        return f"{place}:{attribute}"
+
+    # --- In a builder -----------------------------------------------------------------------------------------------------
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T_co:
+        """Record a call in the builder that is running, and return a reference to its value."""
+        return cast("T_co", call_in_builder(self, args, kwargs, (), f"and engine.run({self.name}) runs it"))
+
+    def after(self, *refs: object) -> Callable[P, T_co]:
+        """Return what calls this flow after the tasks behind *refs* without taking their values."""
+
+        def call(*args: P.args, **kwargs: P.kwargs) -> T_co:
+            return cast("T_co", call_in_builder(self, args, kwargs, refs, f"and engine.run({self.name}) runs it"))
+
+        return call
+
+    @abstractmethod
+    def match(self, args: Sequence[Any], kwargs: Mapping[str, Any], builder: Origin) -> Call:
+        """Return a call of this flow in *builder*."""
+
+    @property
+    @abstractmethod
+    def returns(self) -> Any:
+        """The annotation of its value, or ``UNKNOWN``."""
+
+    def length(self) -> int | None:
+        """Return how many elements its value has, if that is declared."""
+        return length_of(self.returns)
+
+    def __repr__(self) -> str:
+        return f"<flow {self.name!r}>"
+
+
+# --- Builders -------------------------------------------------------------------------------------------------------------
+
+
+class BuilderFlow(Flow[P, T_co]):
+    """A flow made by ``@af.flow`` of a function that wires tasks by calling them. ``fn`` is the function."""
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        *,
+        name: str | None,
+        provides: Provides,
+        timeout: float | None,
+        concurrency: int | None,
+    ) -> None:
+        if isinstance(fn, (Task, Composite)):
+            raise DeclarationError(f"@af.flow is on {fn!r}; put it on a plain function that calls tasks")
+        if not callable(fn) or isinstance(fn, type):
+            raise DeclarationError(f"af.flow was given {fn!r:.80}, which is no function; options go by keyword")
+        name = name or getattr(fn, "__name__", "flow")
+        super().__init__(name, timeout=timeout, concurrency=concurrency, module=getattr(fn, "__module__", None))
+        if inspect.iscoroutinefunction(fn) or inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+            raise DeclarationError(f"flow {name!r} is async or yields; a builder only wires tasks, so make it a plain def")
+        signature = Signature(fn, what=f"flow {name!r}")
+        if signature.wants_context:
+            raise DeclarationError(f"flow {name!r} takes a context, and a builder runs outside any run; give it to a task")
+        if signature.takes_extra or signature.takes_names:
+            raise DeclarationError(f"flow {name!r} takes *args or **kwargs; its inputs need names, so take a list or a dict")
+        functools.update_wrapper(self, fn)
+        self.fn = fn
+        self._signature = signature
+        self._wants = Wants(signature, f"flow {name!r}")
+        self._gives = given_by(provides, f"flow {name!r}")
+        # Shared with copies under other names: the function is called once for all of them.
+        self._recorded: list[Layout] = []
+
+    @property
+    def layout(self) -> Layout:
+        """What the function wired. It is called the first time this is asked for."""
+        if not self._recorded:
+            builder = Builder(self.name, self._signature)
+            args, kwargs = builder.parameters()
+            token = building.set(builder)
+            try:
+                layout = builder.finish(self.fn(*args, **kwargs))
+            except Exception as error:
+                error.add_note(f"while flow {self.name!r} was being declared")
+                raise
+            finally:
+                building.reset(token)
+            layout.gives = self._gives
+            self._recorded.append(layout)
+        return self._recorded[0]
+
+    def match(self, args: Sequence[Any], kwargs: Mapping[str, Any], builder: Origin) -> Call:
+        """Return a call of this flow in *builder*, every argument by name."""
+        call = self._wants.call(args, kwargs, builder)
+        named = zip(cast("tuple[str, ...]", call.names), call.positional, strict=True)
+        return Call((), (*named, *call.keyword), ())
+
+    @property
+    def returns(self) -> Any:
+        """What the function is annotated to return, or ``UNKNOWN``."""
+        return self._signature.returns
+
+
+class FlowDecorator(Protocol):
+    """``af.flow(...)`` with options, still to be put on a function."""
+
+    def __call__(self, fn: Callable[P, T], /) -> Flow[P, T]: ...
+
+
+@overload
+def flow(fn: Callable[P, T], /) -> Flow[P, T]: ...
+@overload
+def flow(
+    *,
+    name: str | None = None,
+    provides: Provides = None,
+    timeout: float | None = None,
+    concurrency: int | None = None,
+) -> FlowDecorator: ...
+
+
+def flow(
+    fn: Any = None,
+    /,
+    *,
+    name: str | None = None,
+    provides: Provides = None,
+    timeout: float | None = None,
+    concurrency: int | None = None,
+) -> Any:
+    """
+    Make a flow of a function that wires tasks by calling them: ``@af.flow``, or ``@af.flow(timeout=60.0)``.
+
+    The function is called once, when the flow is compiled, with references for its parameters, which are the flow's
+    inputs. It returns one reference, a list, tuple or dict of them, or nothing.
+
+    Args:
+        fn: The function.
+        name: What it is known by; the function's name otherwise.
+        provides: The names of its value in a pattern around it, in the forms that a task's ``provides`` has.
+        timeout: Seconds that a run may spend in it.
+        concurrency: How many of its tasks may run at once.
+
+    Raises:
+        DeclarationError: The function is async, or takes ``*args`` or ``**kwargs``.
+    """
+
+    def make(fn: Callable[..., Any]) -> BuilderFlow[..., Any]:
+        return BuilderFlow(fn, name=name, provides=provides, timeout=timeout, concurrency=concurrency)
+
+    return make if fn is None else make(fn)
+
+
+# --- Patterns -------------------------------------------------------------------------------------------------------------
+
+
+class Pattern(Flow[..., dict[str, Any]]):
+    """A flow whose items are wired by the names they require and provide; made by linear, unordered and graph."""
+
+    def __init__(
+        self,
+        kind: Kind,
+        name: str,
+        items: Sequence[Any],
+        *,
+        timeout: float | None,
+        concurrency: int | None,
+        module: str | None,
+    ) -> None:
+        super().__init__(name, timeout=timeout, concurrency=concurrency, module=module)
+        self._layout = Layout(kind)
+        self.add(*items)
+
+    @property
+    def layout(self) -> Layout:
+        """What it consists of so far."""
+        return self._layout
+
+    def _copy(self) -> Self:
+        copied = super()._copy()
+        copied._layout = self._layout.copy()
+        return copied
+
+    def add(self, *items: Any, **constants: Any) -> Self:
+        """
+        Add tasks or flows behind those that are there, and return the flow.
+
+        Args:
+            items: Tasks and flows, each under a name that is new to this flow.
+            constants: Inputs of all these items; they beat whatever is provided under the name.
+
+        Raises:
+            DuplicateName: The flow has an item of that name.
+            DeclarationError: An item is no task or flow, or takes none of a constant's name.
+        """
+        layout = self._layout
+        for item in items:
+            self._check(item)
+            if item.name in layout.names:
+                raise DuplicateName(
+                    f"flow {self.name!r} has two tasks or flows named {item.name!r}; give one another name with "
+                    ".named(...)",
+                    flow=self.name,
+                    task=item.name,
+                )
+            if constants:
+                self._check_constants(item, constants)
+                layout.given[len(layout.items)] = constants
+            layout.names[item.name] = len(layout.items)
+            layout.items.append(item)
+        layout.touch()
+        return self
+
+    def _check(self, item: Any) -> None:
+        if isinstance(item, (Task, Composite)):
+            return
+        what = f"flow {self.name!r} was given {item!r:.80}"
+        if type(item) is Ref:
+            raise DeclarationError(f"flow {self.name!r} was given a reference; give the task itself, without calling it")
+        if isinstance(item, type) and issubclass(item, Task):
+            raise DeclarationError(f"{what}, a class; make a task of it: {item.__name__}()")
+        if inspect.isroutine(item):
+            raise DeclarationError(f"{what}, a bare function; decorate it with @af.task")
+        if isinstance(item, (list, tuple, set)):
+            raise DeclarationError(f"flow {self.name!r} was given a {type(item).__name__}; give its items with a star: *items")
+        raise DeclarationError(f"{what}; give tasks and flows")
+
+    def _check_constants(self, item: Item, constants: Mapping[str, Any]) -> None:
+        if contains_reference(constants):
+            raise DeclarationError(f"flow {self.name!r} was given a reference for {item.name!r}; give a constant")
+        if isinstance(item, Task):
+            item.ready()
+            known = {want.parameter for want in item.wants.by_name}
+            takes_names = item.wants.signature.takes_names
+        elif isinstance(item, BuilderFlow):
+            known, takes_names = set(item._signature.by_name), False
+        else:
+            return  # What a pattern needs is known when it is compiled.
+        for name in constants:
+            if name not in known and not takes_names:
+                raise DeclarationError(
+                    f"flow {self.name!r} gives {name!r} to {item.name!r}, which does not take it{nearest(name, known)}"
+                )
+
+    def link(self, before: Item | str, after: Item | str) -> Self:
+        """
+        Let everything in *before* end before anything in *after* starts, and return the flow. Only in a graph.
+
+        Args:
+            before: An item of this flow, or its name.
+            after: Another one.
+
+        Raises:
+            DeclarationError: The flow is no graph, has no such item, or both are the same.
+        """
+        if self._layout.kind != "graph":
+            raise DeclarationError(
+                f"flow {self.name!r} is {self._layout.kind} and takes no links; make it an af.graph"
+            )
+        first, second = self._position(before), self._position(after)
+        if first == second:
+            raise DeclarationError(f"flow {self.name!r} links {list(self._layout.names)[first]!r} to itself; leave it out")
+        self._layout.links.append((first, second))
+        self._layout.touch()
+        return self
+
+    def _position(self, item: Item | str) -> int:
+        layout = self._layout
+        if isinstance(item, str):
+            if item not in layout.names:
+                raise DeclarationError(
+                    f"flow {self.name!r} has no item {item!r} to link{nearest(item, layout.names)}; add it first"
+                )
+            return layout.names[item]
+        position = layout.names.get(item.name) if isinstance(item, (Task, Composite)) else None
+        if position is None or layout.items[position] is not item:
+            raise DeclarationError(f"flow {self.name!r} does not contain {item!r:.80}; add it before linking")
+        return position
+
+    def match(self, args: Sequence[Any], kwargs: Mapping[str, Any], builder: Origin) -> Call:
+        """Return a call of this flow in *builder*, every argument by name."""
+        if args:
+            raise DeclarationError(
+                f"flow {self.name!r} is called with positional arguments in flow {builder.name!r}; its inputs are known "
+                "by name only, so pass them by keyword"
+            )
+        return Call((), tuple((name, spec_of(value, builder)) for name, value in kwargs.items()), ())
+
+    @property
+    def returns(self) -> Any:
+        """A mapping of everything it provides."""
+        return dict[str, Any]
+
+
+def _caller() -> str | None:
+    # Two frames up: the module that called linear(), unordered() or graph().
+    return cast("str | None", sys._getframe(2).f_globals.get("__name__"))
+
+
+def linear(name: str, *items: Any, timeout: float | None = None, concurrency: int | None = None) -> Pattern:
+    """
+    Return a flow that runs *items* one after the other; each sees what those before it provide.
+
+    Args:
+        name: Its identity within the flow around it.
+        items: Tasks and flows.
+        timeout: Seconds that a run may spend in it.
+        concurrency: How many of its tasks may run at once.
+    """
+    return Pattern("linear", name, items, timeout=timeout, concurrency=concurrency, module=_caller())
+
+
+def unordered(name: str, *items: Any, timeout: float | None = None, concurrency: int | None = None) -> Pattern:
+    """
+    Return a flow that runs *items* in any order, at once where it can; none sees what another provides.
+
+    Args:
+        name: Its identity within the flow around it.
+        items: Tasks and flows.
+        timeout: Seconds that a run may spend in it.
+        concurrency: How many of its tasks may run at once.
+    """
+    return Pattern("unordered", name, items, timeout=timeout, concurrency=concurrency, module=_caller())
+
+
+def graph(name: str, *items: Any, timeout: float | None = None, concurrency: int | None = None) -> Pattern:
+    """
+    Return a flow that runs each of *items* after those that provide what it requires, and as ``link`` says.
+
+    Args:
+        name: Its identity within the flow around it.
+        items: Tasks and flows.
+        timeout: Seconds that a run may spend in it.
+        concurrency: How many of its tasks may run at once.
+    """
+    return Pattern("graph", name, items, timeout=timeout, concurrency=concurrency, module=_caller())
+
+
+@overload
+def as_flow(item: Flow[P, T]) -> Flow[P, T]: ...
+@overload
+def as_flow(item: FunctionTask[P, T]) -> Flow[P, T]: ...
+@overload
+def as_flow(item: Task) -> Flow[..., Any]: ...
+
+
+def as_flow(item: Any) -> Any:
+    """
+    Return *item* if it is a flow, else a flow of this one task, which has the task's inputs and its value.
+
+    Raises:
+        DeclarationError: It is neither.
+    """
+    if isinstance(item, Flow):
+        return item
+    if not isinstance(item, Task):
+        hint = "; decorate it with @af.flow or @af.task" if inspect.isroutine(item) else "; give a flow or a task"
+        raise DeclarationError(f"{item!r:.80} is neither a flow nor a task{hint}")
+    known = vars(item).get("_flow")
+    # A copy of a task has the original's fields, and must have a flow of its own.
+    if known is None or known.layout.items[0] is not item:
+        known = Pattern("linear", item.name, [item], timeout=None, concurrency=None, module=None)
+        known.layout.is_single = True
+        object.__setattr__(item, "_flow", known)
+    return known
+
+

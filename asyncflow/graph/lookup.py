@@ -1,0 +1,132 @@
+"""
+Which provider wins: the nearest visible one for a name.
+
+Earlier siblings in a linear flow, any sibling in a graph, none in an unordered one; then the same one flow up, until a
+builder walls names off. What was given to a flow along with it is met on the way out.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+
+import attrs
+
+from asyncflow.errors import AmbiguousProvider
+from asyncflow.graph.inputs import Constant
+from asyncflow.graph.place import Entry, Place, Places
+from asyncflow.graph.reference import Spec
+
+
+@attrs.frozen
+class Sibling:
+    """A provider in a graph, which precedes its reader only if an edge says so: item *item* of place *place*."""
+
+    entry: Entry
+    place: int
+    item: int
+
+
+@attrs.frozen
+class Found:
+    """
+    What looking for a name has found.
+
+    Attributes:
+        entry: The nearest provider that certainly precedes the reader, or is made to by reading it; or None.
+        perhaps: Nearer ones, nearest first, if the reader can do without: siblings in a graph.
+        is_given: Whether ``entry`` was given to the flow under this name, so that a run cannot give another.
+    """
+
+    entry: Entry | None
+    perhaps: tuple[Sibling, ...] = ()
+    is_given: bool = False
+
+
+NOTHING = Found(None)
+
+
+class Lookup:
+    """Finds providers by name, for what stands anywhere in a flow."""
+
+    def __init__(self, flow: str, places: Places) -> None:
+        self._flow = flow
+        self._places = places
+        self._arguments: dict[int, dict[str, Spec]] = {}
+        self._starts: dict[int, list[int]] = {}
+
+    def find(self, place: Place, lo: int, hi: int, name: str, *, optional: bool) -> Found:
+        """
+        Look for *name* from what stands at ticks *lo* up to *hi* in *place*.
+
+        Raises:
+            AmbiguousProvider: Two siblings in a graph provide it.
+        """
+        places = self._places.all
+        domain = place.domain
+        domain.read.add(name)
+        provided = domain.providers.get(name)
+        perhaps: list[Sibling] = []
+        while True:
+            if provided is not None:
+                ticks, entries = provided
+                if place.layout.kind == "linear":
+                    at = bisect_left(ticks, lo) - 1
+                    if at >= 0 and ticks[at] >= place.lo:
+                        return Found(entries[at], tuple(perhaps))
+                elif place.layout.kind == "graph":
+                    sibling = self._in_graph(place, lo, hi, name, ticks, entries)
+                    if sibling is not None and not optional:
+                        return Found(sibling.entry)
+                    if sibling is not None:
+                        perhaps.append(sibling)
+            if place.is_top:
+                break
+            around = places[place.parent]
+            given = around.layout.given.get(place.position)
+            if given is not None and name in given:
+                return Found(Constant(given[name]), tuple(perhaps), is_given=True)
+            lo, hi, place = place.lo, place.hi, around
+        if place.parent >= 0 and name in self.arguments(place):
+            return Found(("argument", place.index, name), tuple(perhaps), is_given=True)
+        return Found(None, tuple(perhaps)) if perhaps else NOTHING
+
+    def arguments(self, place: Place) -> dict[str, Spec]:
+        """Return what a flow is called with in the builder around it, by name."""
+        found = self._arguments.get(place.index)
+        if found is None:
+            call = self._places.all[place.parent].layout.calls[place.position]
+            found = self._arguments[place.index] = dict(call.keyword)
+        return found
+
+    def _in_graph(
+        self, place: Place, lo: int, hi: int, name: str, ticks: list[int], entries: list[Entry]
+    ) -> Sibling | None:
+        first, last = bisect_left(ticks, place.lo), bisect_left(ticks, place.hi)
+        before, behind = bisect_left(ticks, lo), bisect_left(ticks, hi)
+        # Those at the ends of the two ranges stand for all between: items are in order.
+        found = [at for at in (first, before - 1) if first <= at < before]
+        found += [at for at in (behind, last - 1) if behind <= at < last]
+        if not found:
+            return None
+        starts = self._item_starts(place)
+        items = list(dict.fromkeys(bisect_right(starts, ticks[at]) - 1 for at in found))
+        if len(items) > 1:
+            reader, one, other = (
+                self._places.item_path(place, item) for item in (bisect_right(starts, lo) - 1, items[0], items[1])
+            )
+            raise AmbiguousProvider(
+                f"flow {self._flow!r}: {reader!r} needs input {name!r}, which both {one!r} and {other!r} provide; give one "
+                "of them another name with provides=, or say which with rebind=",
+                flow=self._flow,
+                task=reader,
+            )
+        return Sibling(entries[found[-1]], place.index, items[0])
+
+    def _item_starts(self, place: Place) -> list[int]:
+        """Return the tick at which each item of *place* starts."""
+        found = self._starts.get(place.index)
+        if found is None:
+            ticks, places = self._places.ticks, self._places.all
+            found = [ticks[code] if code >= 0 else places[~code].lo for code in place.codes]
+            self._starts[place.index] = found
+        return found

@@ -1,0 +1,455 @@
+"""
+What a task is: a callable and its policies.
+
+``@af.task`` makes a :class:`FunctionTask` of a function; a class task is a subclass of :class:`Task` with ``execute``.
+Calling either in a builder records an edge. The runtime reads the attributes listed at :class:`Task`.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+import re
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, ClassVar, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
+
+from asyncflow.context import Context
+from asyncflow.errors import DeclarationError
+from asyncflow.graph.builder import call_in_builder
+from asyncflow.graph.options import WIRING, TaskOptions, check_option, check_option_names
+from asyncflow.graph.policy import Limit, Retry
+from asyncflow.graph.provides import WHOLE, Given, Provides, given_by, missing_from
+from asyncflow.graph.reference import Origin
+from asyncflow.graph.signature import Signature
+from asyncflow.graph.types import length_of
+from asyncflow.graph.wants import Call, HookWants, Wants
+
+P = ParamSpec("P")
+P2 = ParamSpec("P2")
+R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T", bound="Task")
+
+
+def _is_async(fn: Any) -> bool:
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))
+
+
+def _check_body(fn: Any, what: str) -> None:
+    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+        raise DeclarationError(f"{what} yields, and a task gives one value; return a list")
+
+
+def _executor_for(fn: Any, chosen: str, what: str) -> str:
+    """Return where *fn* runs if *chosen* is what its task says (empty: by what it is)."""
+    if _is_async(fn):
+        if chosen in ("thread", "inline"):
+            raise DeclarationError(f'{what} is async and has executor="{chosen}"; leave executor out, or make it a def')
+        return chosen or "loop"
+    if chosen == "loop":
+        raise DeclarationError(f'{what} is no async def and has executor="loop"; say "inline", or make it an async def')
+    return chosen or "thread"
+
+
+class Task:
+    """
+    A declared unit of work. Subclass it and write ``execute``, and ``revert`` if it can be undone.
+
+    ``execute`` and ``revert`` may be ``def`` (in a thread) or ``async def``. The options of ``TaskOptions`` are class
+    attributes, and keywords for one instance. A class without a ``name`` is known by its own in lower case,
+    ``ParseFile`` as ``parse_file``. A subclass may have any ``__init__`` of its own.
+
+    Attributes:
+        body: What does the work, bound to the task.
+        undo: What undoes it, or None.
+        undo_executor: Where ``undo`` runs.
+        undo_wants: What ``undo`` takes of the task's inputs.
+        reconciler: What asks the outside world how a lost attempt ended, or None.
+        reconciler_executor: Where it runs.
+        reconciler_wants: What it takes of the task's inputs.
+        wants_context: Whether the context is the body's first positional argument.
+        wants: All that the body asks for.
+        gives: The names under which its value is known.
+        promises: Whether ``missing_element`` has anything to check.
+        is_named: Whether somebody chose the name for this very task, so that a second call is a duplicate.
+    """
+
+    name: str = ""
+    provides: Provides = None
+    requires: str | Sequence[str] = ()
+    rebind: Mapping[str, str] | Sequence[str] | None = None
+    inject: Mapping[str, Any] | None = None
+    auto_extract: bool = True
+    retry: Retry | None = None
+    timeout: float | None = None
+    revert_retry: Retry | None = None
+    revert_timeout: float = 300.0
+    on_crash: Literal["retry", "fail"] = "retry"
+    checkpoint: bool = True
+    executor: str = ""
+    priority: int = 0
+    limits: Any = ()
+    version: str | int | None = None
+
+    body: Callable[..., Any]
+    undo: Callable[..., Any] | None
+    undo_executor: str
+    undo_wants: HookWants
+    reconciler: Callable[..., Any] | None
+    reconciler_executor: str
+    reconciler_wants: HookWants
+    wants_context: bool
+    wants: Wants
+    gives: Given
+    promises: bool
+    is_named: bool = False
+
+    _class_signature: ClassVar[Signature | None] = None
+    _class_wants: ClassVar[Wants | None] = None
+    _has_own_name: ClassVar[bool] = False
+    # Set once the attributes above are; what changes an option after that clears it.
+    _is_ready: bool = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own = vars(cls)
+        if own.get("name"):
+            cls._has_own_name = True
+        elif not cls._has_own_name and "name" not in own.get("__annotations__", {}):
+            cls.name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__).lower()
+        execute = cls.execute
+        if execute is Task.execute:
+            return
+        what = f"{cls.__qualname__}.execute"
+        if isinstance(inspect.getattr_static(cls, "execute"), (staticmethod, classmethod)):
+            raise DeclarationError(f"{what} is a static or class method; write it as an ordinary method with self")
+        _check_body(execute, what)
+        cls._class_signature = Signature(execute, method=True, what=what)
+        given_by(cls.provides, f"task class {cls.__qualname__}")
+        cls._class_wants = None
+        for option in TaskOptions.__annotations__:
+            if option in own and option != "reconcile" and option not in WIRING:
+                check_option(option, own[option], f"task class {cls.__qualname__}")
+        if cls._class_signature is not None and not any(option in own for option in ("auto_extract",)):
+            cls._class_wants = cls._wants_of(cls, f"task class {cls.__qualname__}")
+
+    def __init__(self, **options: Unpack[TaskOptions]) -> None:
+        if type(self).execute is Task.execute and not isinstance(self, FunctionTask):
+            name = type(self).__name__
+            raise DeclarationError(f"{name} has no execute(); subclass it and write one, or decorate a function with @af.task")
+        self._set(cast("dict[str, Any]", options))
+
+    def execute(self, *args: Any, **kwargs: Any) -> Any:
+        """Do the work. Every subclass has its own, ``def`` or ``async def``, with its inputs as parameters."""
+        raise DeclarationError(f"{type(self).__name__} has no execute(); write one")
+
+    # --- Options ----------------------------------------------------------------------------------------------------------
+
+    def _set(self, options: Mapping[str, Any]) -> None:
+        """Check *options* and keep them; what depends on them is made anew when somebody asks."""
+        what = f"task {options.get('name') or self.name or type(self).__name__!r}"
+        check_option_names(options, what)
+        for option, value in options.items():
+            checked = check_option(option, value, what)
+            # A hook is kept under another name, since the decorator and the method are called "reconcile".
+            # object's own: a subclass may be frozen.
+            object.__setattr__(self, "_reconcile" if option == "reconcile" else option, checked)
+        if "name" in options:
+            object.__setattr__(self, "is_named", True)
+        given_by(self.provides, what)
+        if not options.keys().isdisjoint(WIRING):
+            object.__setattr__(self, "wants", self._wants_of(self, what))
+        object.__setattr__(self, "_is_ready", False)
+
+    @classmethod
+    def _wants_of(cls, options: Any, what: str) -> Wants:
+        """Return what the body asks for, given the options of the class or of an instance."""
+        assert cls._class_signature is not None
+        return Wants(cls._class_signature, what, **{option: getattr(options, option) for option in WIRING})
+
+    def ready(self) -> None:
+        """
+        Make and check what the runtime reads. A compiler calls this; it is cheap the second time.
+
+        Raises:
+            DeclarationError: An option that a subclass set by itself is not what it may be.
+        """
+        if self._is_ready:
+            return
+        cls, what = type(self), f"task {self.name!r}"
+        if cls.execute is Task.execute:
+            raise DeclarationError(f"{cls.__name__} has no execute(); subclass it and write one")
+        assert cls._class_signature is not None
+        put = functools.partial(object.__setattr__, self)
+        for option in TaskOptions.__annotations__:
+            if option != "reconcile" and option not in WIRING:
+                put(option, check_option(option, getattr(self, option), what))
+        if any(getattr(self, option) is not getattr(cls, option) for option in WIRING):
+            put("wants", self._wants_of(self, what))
+        else:
+            if cls._class_wants is None:
+                cls._class_wants = self._wants_of(cls, f"task class {cls.__qualname__}")
+            put("wants", cls._class_wants)
+        self._fill(self.execute, getattr(self, "revert", None), vars(self).get("_reconcile") or self._own_hook(), method=True)
+
+    def _own_hook(self) -> Any:
+        return getattr(self, "reconcile", None)
+
+    def _fill(self, body: Any, undo: Any, hook: Any, *, method: bool) -> None:
+        put = functools.partial(object.__setattr__, self)
+        what, signature = f"task {self.name!r}", self.wants.signature
+        executor = _executor_for(body, self.executor, what)
+        put("executor", executor)
+        put("body", body)
+        put("wants_context", signature.wants_context)
+        put("gives", given_by(self.provides, what))
+        put("promises", any(key is not WHOLE for _, key in self.gives))
+        self._fill_undo(undo)
+        put("reconciler", hook)
+        put("reconciler_executor", "loop")
+        if hook is not None:
+            put("reconciler_executor", _executor_for(hook, "", what))
+            put("reconciler_wants", _hook_wants(hook, f"the reconcile hook of {what}", signature, is_revert=False))
+        put("_is_ready", True)
+
+    def _fill_undo(self, undo: Any) -> None:
+        put = functools.partial(object.__setattr__, self)
+        what = f"the revert of task {self.name!r}"
+        put("undo", undo)
+        put("undo_executor", "loop")
+        if undo is not None:
+            _check_body(undo, what)
+            inline = self.executor == "inline" and not _is_async(undo)
+            put("undo_executor", "inline" if inline else _executor_for(undo, "", what))
+            put("undo_wants", _hook_wants(undo, what, self.wants.signature, is_revert=True))
+
+    def with_options(self: T, **options: Unpack[TaskOptions]) -> T:
+        """
+        Return a copy that differs in *options*; the task itself stays as it is.
+
+        Raises:
+            DeclarationError: An option is unknown, or not what it may be.
+        """
+        copied = copy.copy(self)
+        copied._set(cast("dict[str, Any]", options))
+        return copied
+
+    def named(self: T, name: str) -> T:
+        """Return a copy under another name: its identity within its flow."""
+        return self.with_options(name=name)
+
+    # --- In a builder -----------------------------------------------------------------------------------------------------
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Record a call in the builder that is running, and return a reference to its value."""
+        return call_in_builder(self, args, kwargs, (), self._bare())
+
+    def after(self, *refs: object) -> Callable[..., Any]:
+        """Return what calls this task after the tasks behind *refs* without taking their values."""
+        return lambda *args, **kwargs: call_in_builder(self, args, kwargs, refs, self._bare())
+
+    def _bare(self) -> str:
+        return "and the work itself is execute(...)"
+
+    def match(self, args: Sequence[Any], kwargs: Mapping[str, Any], builder: Origin) -> Call:
+        """Return a call of this task in *builder*."""
+        self.ready()
+        return self.wants.call(args, kwargs, builder)
+
+    @property
+    def returns(self) -> Any:
+        """What the body is annotated to return, or ``UNKNOWN``."""
+        signature = type(self)._class_signature
+        assert signature is not None
+        return signature.returns
+
+    def length(self) -> int | None:
+        """Return how many elements its value has, if that is declared."""
+        self.ready()
+        found = length_of(self.returns)
+        if found is None and isinstance(self.provides, (list, tuple)):
+            return len(self.provides)
+        return found
+
+    def missing_element(self, value: Any) -> str | None:
+        """Return the first name that this task provides and *value* has no element for, or None."""
+        return missing_from(value, self.gives)
+
+    def __repr__(self) -> str:
+        return f"<task {self.name!r}>"
+
+
+def _hook_wants(fn: Any, what: str, body: Signature, *, is_revert: bool) -> HookWants:
+    # A bound method's signature has no self any more.
+    return HookWants(Signature(fn, what=what), what, body, is_revert=is_revert)
+
+
+class FunctionTask(Task, Generic[P, R]):
+    """
+    A task made of a function by ``@af.task``. ``fn`` is the function itself, for calling it in a unit test.
+
+    Type checkers see the function's own parameters (without the context) and return type.
+    """
+
+    fn: Callable[..., Any]
+
+    def __init__(self, fn: Callable[..., Any], **options: Unpack[TaskOptions]) -> None:
+        given = cast("dict[str, Any]", options)
+        name = given.get("name") or getattr(fn, "__name__", "")
+        if not given.get("name") and (not name or name == "<lambda>"):
+            raise DeclarationError(f"the function {fn!r:.80} has no name to call a task by; say af.task(name=...)")
+        _check_body(fn, f"task {name!r}")
+        functools.update_wrapper(self, fn)
+        self.fn = fn
+        self._signature = Signature(fn, what=f"task {name!r}")
+        self.undo = None
+        self._reconcile: Any = None
+        self.name = name
+        self._set({**given, "name": name})
+        # The name is the task's, not one call's: a second call is numbered.
+        self.is_named = False
+        if "wants" not in vars(self):
+            self.wants = Wants(self._signature, f"task {name!r}")
+        self.ready()
+
+    def _wants_of(self, options: Any, what: str) -> Wants:  # type: ignore[override]
+        return Wants(self._signature, what, **{option: getattr(options, option) for option in WIRING})
+
+    def ready(self) -> None:
+        """Make what the runtime reads, after an option has changed."""
+        if not self._is_ready:
+            self._fill(self.fn, self.undo, self._reconcile, method=False)
+
+    def named(self, name: str) -> FunctionTask[P, R]:
+        """Return a copy under another name: its identity within its flow."""
+        # Plans of 100,000 tasks are made of such copies, and nothing but the name differs.
+        copied: FunctionTask[P, R] = object.__new__(type(self))
+        fields = vars(copied)
+        fields.update(vars(self))
+        fields["name"] = check_option("name", name, "task")
+        fields["is_named"] = True
+        return copied
+
+    def revert(self, fn: F) -> F:
+        """
+        Make *fn* what undoes this task, and return *fn* as it is.
+
+        It takes any of the task's inputs by name, and on request the context first, ``outcome`` and ``failures``.
+
+        Raises:
+            DeclarationError: The task has a revert, or *fn* takes what is no input of the task.
+        """
+        if self.undo is not None:
+            raise DeclarationError(f"task {self.name!r} has two reverts; keep one")
+        self._fill_undo(fn)
+        return fn
+
+    def reconcile(self, fn: F) -> F:
+        """
+        Make *fn* what tells how a lost attempt ended, and return *fn* as it is.
+
+        It takes any of the task's inputs by name and the context first on request, and returns an outcome, or None if the
+        attempt is to be made again.
+
+        Raises:
+            DeclarationError: The task has such a hook, or *fn* takes what is no input of the task.
+        """
+        if self._reconcile is not None:
+            raise DeclarationError(f"task {self.name!r} has two reconcile hooks; keep one")
+        self._reconcile = fn
+        self._is_ready = False
+        self.ready()
+        return fn
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Record a call in the builder that is running, and return a reference to its value."""
+        return cast("R", call_in_builder(self, args, kwargs, (), self._bare()))
+
+    def after(self, *refs: object) -> Callable[P, R]:
+        """Return what calls this task after the tasks behind *refs* without taking their values."""
+
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            return cast("R", call_in_builder(self, args, kwargs, refs, self._bare()))
+
+        return call
+
+    def _bare(self) -> str:
+        return f"and the function itself is {self.name}.fn(...)"
+
+    @property
+    def returns(self) -> Any:
+        """What the function is annotated to return, or ``UNKNOWN``."""
+        return self._signature.returns
+
+
+# --- The decorator --------------------------------------------------------------------------------------------------------
+
+
+class _Probe:
+    """Nothing has this type. Only a first parameter that takes anything takes it, and so is not the context."""
+
+
+class Decorator(Protocol):
+    """``af.task(...)`` with options, still to be put on a function."""
+
+    @overload
+    def __call__(self, fn: Callable[Concatenate[_Probe, P], Coroutine[Any, Any, R]], /) -> FunctionTask[Concatenate[Any, P], R]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self, fn: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]], /) -> FunctionTask[P, R]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> FunctionTask[P, R]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self, fn: Callable[Concatenate[_Probe, P], R], /) -> FunctionTask[Concatenate[Any, P], R]: ...
+    @overload
+    def __call__(self, fn: Callable[Concatenate[Context, P], R], /) -> FunctionTask[P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[P, R], /) -> FunctionTask[P, R]: ...
+
+
+@overload
+def task(fn: Callable[Concatenate[_Probe, P], Coroutine[Any, Any, R]], /) -> FunctionTask[Concatenate[Any, P], R]: ...  # type: ignore[overload-overlap]
+@overload
+def task(fn: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]], /) -> FunctionTask[P, R]: ...  # type: ignore[overload-overlap]
+@overload
+def task(fn: Callable[P, Coroutine[Any, Any, R]], /) -> FunctionTask[P, R]: ...  # type: ignore[overload-overlap]
+@overload
+def task(fn: Callable[Concatenate[_Probe, P], R], /) -> FunctionTask[Concatenate[Any, P], R]: ...
+@overload
+def task(fn: Callable[Concatenate[Context, P], R], /) -> FunctionTask[P, R]: ...
+@overload
+def task(fn: Callable[P, R], /) -> FunctionTask[P, R]: ...
+@overload
+def task(**options: Unpack[TaskOptions]) -> Decorator: ...
+
+
+def task(fn: Any = None, /, **options: Unpack[TaskOptions]) -> Any:
+    """
+    Make a task of a function: ``@af.task``, or ``@af.task(retry=af.Retry(3), timeout=5.0)``.
+
+    An ``async def`` runs on the loop, a ``def`` in a thread. Called in a builder, the task records an edge and gives a
+    reference; added to a pattern, it is wired by the names of its parameters.
+
+    Args:
+        fn: The function. Its first parameter may be the context, annotated ``af.Context``.
+        options: See :class:`TaskOptions`.
+
+    Raises:
+        DeclarationError: It is no function, or an option is not what it may be.
+    """
+    if fn is None:
+        return lambda fn: _make(fn, options)
+    return _make(fn, options)
+
+
+def _make(fn: Any, options: TaskOptions) -> FunctionTask[..., Any]:
+    if isinstance(fn, Task):
+        raise DeclarationError(f"{fn!r} is a task already; use .with_options(...) for a copy that differs")
+    if isinstance(fn, type):
+        raise DeclarationError(f"@af.task is on class {fn.__qualname__}; make it a subclass of af.Task with execute()")
+    if not callable(fn):
+        raise DeclarationError(f"af.task was given {fn!r:.80}, which is no function; options go by keyword")
+    return FunctionTask(fn, **options)
+
+
+__all__ = ["FunctionTask", "Limit", "Task", "task"]

@@ -1,0 +1,300 @@
+"""Where each argument of each task comes from, and the edge that follows from it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from asyncflow.errors import FlowError, TypeMismatch
+from asyncflow.graph.inputs import (
+    NO_ARGUMENTS,
+    Attribute,
+    Binding,
+    Constant,
+    Element,
+    Gathered,
+    Named,
+    Otherwise,
+    Output,
+    Provided,
+    Source,
+)
+from asyncflow.graph.lookup import Found, Lookup
+from asyncflow.graph.order import Edges
+from asyncflow.graph.place import Place, Places
+from asyncflow.graph.reference import Ref, Spec
+from asyncflow.graph.signature import NO_DEFAULT, UNKNOWN
+from asyncflow.graph.sources import RunInputs, Sources
+from asyncflow.graph.types import fits, type_text
+from asyncflow.graph.wants import Want, nearest
+
+Pair = tuple[int, int]
+"""A provider and a reader that does without it unless other edges put it before."""
+
+
+class Wiring:
+    """
+    Binds every task of a flow.
+
+    Attributes:
+        inputs: What the flow asks of its runs.
+        sources: What works sources out.
+        undecided: Each task with optional inputs that a sibling in a graph may provide, with the providers' pairs.
+    """
+
+    def __init__(self, flow: str, places: Places, edges: Edges) -> None:
+        self._flow = flow
+        self._places = places
+        self._edges = edges
+        self._lookup = Lookup(flow, places)
+        self.inputs = RunInputs()
+        self.sources = Sources(flow, places, self._lookup, self.inputs)
+        self.undecided: dict[int, list[Pair]] = {}
+        # The gate behind the tasks of a value that a flow returns as a whole, by the source's id.
+        self._gates: dict[int, int] = {}
+        # By ids of what they consist of, which they keep alive.
+        self._bindings: dict[tuple[int, ...], Binding] = {}
+        self._checked: dict[Pair, tuple[Any, Any]] = {}
+
+    def bind_all(self) -> list[Binding]:
+        """
+        Return the binding of every task. What is ``undecided`` is bound by :meth:`decide`, once the order is known.
+
+        Raises:
+            FlowError: A provider is ambiguous, types cannot fit, or flows pass a value in a circle.
+        """
+        bindings: list[Binding] = [NO_ARGUMENTS] * len(self._places.tasks)
+        tasks = self._places.tasks
+        for place in self._places.all:
+            is_builder = place.layout.kind == "builder"
+            if is_builder:
+                self._bind_parameters(place)
+            for position, code in enumerate(place.codes):
+                if code < 0:
+                    continue
+                if is_builder:
+                    bindings[code] = self._bind_call(place, position, code)
+                elif tasks[code].wants.by_name or position in place.layout.given:
+                    bindings[code] = self._bind_names(place, position, code, None)
+        for place in self._places.all[1:]:
+            self._check_given(place)
+        return bindings
+
+    def decide(self, task: int, precedes: set[Pair]) -> Binding:
+        """Return the binding of an undecided task; *precedes* are the pairs that turned out to be ordered."""
+        place = self._places.all[self._places.scope_of[task]]
+        return self._bind_names(place, place.layout.names[self._places.names[task]], task, precedes)
+
+    def _bind_parameters(self, place: Place) -> None:
+        signature = place.layout.signature
+        assert signature is not None
+        for parameter in signature.parameters:
+            name = parameter.name
+            if place.parent < 0 and not parameter.is_resource:
+                self.inputs.declare(name, signature.hint(name))
+                if parameter.is_required:
+                    self.inputs.required.add(name)
+                else:
+                    self.inputs.defaults[name] = parameter.default
+            # Asked for even if nothing reads it: a flow requires its parameters.
+            self.sources.resolve(("parameter", place.index, name))
+
+    # --- By reference -----------------------------------------------------------------------------------------------------
+
+    def _bind_call(self, place: Place, position: int, task: int) -> Binding:
+        call = place.layout.calls[position]
+        if not call.positional and not call.keyword:
+            return NO_ARGUMENTS
+        positional = [
+            self._argument(place, spec, task, parameter)
+            for parameter, spec in zip(call.names, call.positional, strict=True)
+        ]
+        keyword = [(name, self._argument(place, spec, task, name)) for name, spec in call.keyword]
+        return self._binding(positional, keyword, call.names)
+
+    def _argument(self, place: Place, spec: Spec, task: int, parameter: str | None) -> Source:
+        """Return the source of one argument, checked, with the edge that it makes."""
+        wanted = UNKNOWN if parameter is None else self._places.tasks[task].wants.signature.hint(parameter)
+        if type(spec) is Ref and spec.asyncflow_step is None and type(spec.asyncflow_base) is int:
+            code = place.codes[spec.asyncflow_base]
+            if code >= 0:
+                source: Source = self._places.output(code)
+                self._check(self._places.tasks[code].returns, wanted, source, task, parameter)
+                self._edges.by_value(code, place.index, task, place.index)
+                return source
+        source = self.sources.of(place, spec)
+        if type(source) is Constant:
+            return source
+        if isinstance(spec, Ref):
+            self._check(spec.asyncflow_builder.annotation(spec), wanted, source, task, parameter)
+        self._check(self.sources.annotation(source), wanted, source, task, parameter)
+        self._follow(source, task)
+        return source
+
+    # --- By name ----------------------------------------------------------------------------------------------------------
+
+    def _bind_names(self, place: Place, position: int, task: int, precedes: set[Pair] | None) -> Binding:
+        """Return a task's binding; *precedes* is None until the order is known."""
+        wants = self._places.tasks[task].wants
+        wants.settle()
+        given = place.layout.given.get(position)
+        positional: list[Source] = []
+        keyword: list[tuple[str, Source]] = []
+        for want in wants.by_name:
+            if given is not None and want.parameter in given:
+                source: Source = Constant(given[want.parameter])
+            elif want.fixed is not None:
+                source = want.fixed
+            else:
+                source = self._by_name(want, place, task, precedes)
+            if want.by_position:
+                positional.append(source)
+            else:
+                keyword.append((want.parameter, source))
+        if given is not None:
+            taken = {want.parameter for want in wants.by_name}
+            keyword.extend((name, Constant(value)) for name, value in given.items() if name not in taken)
+        return self._binding(positional, keyword, wants.names)
+
+    def _by_name(self, want: Want, place: Place, task: int, precedes: set[Pair] | None) -> Source:
+        tick = self._places.ticks[task]
+        is_optional = want.default is not NO_DEFAULT
+        found = self._lookup.find(place, tick, tick + 1, want.name, optional=is_optional)
+        annotation = self._places.tasks[task].wants.signature.hint(want.parameter)
+        for sibling in found.perhaps:
+            nodes = self._nodes(self.sources.at(sibling.entry))
+            if precedes is None:
+                self.undecided.setdefault(task, []).extend((node, task) for node in nodes)
+            elif nodes and all((node, task) in precedes for node in nodes):
+                found = Found(sibling.entry)
+                break
+        source = self.sources.named(want.name, found, want.default, annotation)
+        if type(source) is Constant or found is found and found.entry is None:
+            return source
+        provided = source.source if type(source) is Otherwise else source
+        self._check(self.sources.annotation(provided), annotation, provided, task, want.parameter)
+        # An optional input makes no edge: what gives it comes before by other edges.
+        if not is_optional or found.is_given:
+            self._follow(source, task)
+        return source
+
+    # --- Edges ------------------------------------------------------------------------------------------------------------
+
+    def _follow(self, source: Source, task: int) -> None:
+        """Add an edge from whatever gives *source* to *task*."""
+        scope_of, home = self._places.scope_of, self._places.scope_of[task]
+        size = len(scope_of)
+        for node in self._nodes(source):
+            at = scope_of[node] if node < size else self._edges.gates[node - size]
+            self._edges.by_value(node, at, task, home)
+
+    def _nodes(self, source: Source) -> list[int]:
+        """
+        Return the nodes that must have ended for *source* to have its value.
+
+        What a flow returns as a whole, if it comes from several tasks, has a gate behind them: any number may read it.
+        """
+        if type(source) is Output:
+            return [source.task]
+        found: dict[int, None] = {}
+        stack: list[Any] = [source]
+        while stack:
+            one = stack.pop()
+            if type(one) is Output:
+                found[one.task] = None
+            elif id(one) in self._gates:
+                found[self._gates[id(one)]] = None
+            elif id(one) in self.sources.returned:
+                stack.extend(reversed(self._gate_behind(one)))
+            else:
+                stack.extend(reversed(_parts(one)))
+        return list(found)
+
+    def _gate_behind(self, source: Source) -> list[Source]:
+        """Give *source* a gate if several tasks make it; return what is still to be looked into otherwise."""
+        parts = _parts(source)
+        # Those within first, by a stack of our own: flows may return each other's values a thousand deep.
+        waiting = [source]
+        while waiting:
+            one = waiting[-1]
+            inner = [part for part in _parts(one) if id(part) in self.sources.returned and id(part) not in self._gates]
+            if inner and len(waiting) <= len(self.sources.returned):
+                waiting.extend(inner)
+                continue
+            waiting.pop()
+            if id(one) in self._gates:
+                continue
+            nodes: dict[int, None] = {}
+            for part in _parts(one):
+                gate = self._gates.get(id(part))
+                nodes.update(dict.fromkeys([gate] if gate is not None else part.tasks()))
+            gate = self._gates[id(one)] = self._edges.gate(0)
+            self._edges.before[gate].extend(nodes)
+        return parts if id(source) not in self._gates else [source]
+
+    def _binding(
+        self, positional: list[Source], keyword: list[tuple[str, Source]], names: tuple[str | None, ...]
+    ) -> Binding:
+        if not positional and not keyword:
+            return NO_ARGUMENTS
+        outputs: list[int] = []
+        for source in positional:
+            whole = source.providers[0] if type(source) is Named else source
+            if type(whole) is not Output:
+                break
+            outputs.append(whole.task)
+        if len(outputs) == len(positional) and not keyword:
+            return Binding(tuple(positional), (), names, tuple(outputs))
+        # Tasks that read the same share one binding.
+        key = (id(names), *map(id, positional), 0, *(id(source) for _, source in keyword))
+        found = self._bindings.get(key)
+        if found is None:
+            found = self._bindings[key] = Binding(tuple(positional), tuple(keyword), names, None)
+        return found
+
+    # --- Checks -----------------------------------------------------------------------------------------------------------
+
+    def _check(self, provided: Any, wanted: Any, source: Source, task: int, parameter: str | None) -> None:
+        if provided is UNKNOWN or wanted is UNKNOWN or provided is wanted:
+            return
+        pair = (id(provided), id(wanted))
+        if pair in self._checked:
+            return
+        if not fits(provided, wanted):
+            path = self._places.path(task)
+            givers = ", ".join(repr(self._places.path(one)) for one in source.tasks()) or "the run"
+            raise TypeMismatch(
+                f"flow {self._flow!r}: task {path!r} takes {parameter!r} as {type_text(wanted)}, and {givers} gives "
+                f"{type_text(provided)}; change one of the annotations, or wire another value",
+                flow=self._flow,
+                task=path,
+            )
+        # Kept alive, so that no other annotation gets its id.
+        self._checked[pair] = (provided, wanted)
+
+    def _check_given(self, place: Place) -> None:
+        """Check that what a pattern was given by name is read by something in it."""
+        around = self._places.all[place.parent].layout
+        if place.layout.kind == "builder":
+            return
+        given = self._lookup.arguments(place) if around.kind == "builder" else around.given.get(place.position, {})
+        for name in given:
+            if name not in place.domain.read:
+                raise FlowError(
+                    f"flow {self._flow!r} gives {name!r} to flow {place.path!r}, in which nothing reads it"
+                    f"{nearest(name, place.domain.read)}; leave it out",
+                    flow=self._flow,
+                    task=place.path,
+                )
+
+
+def _parts(source: Any) -> list[Any]:
+    """Return the sources that *source* is made of."""
+    if type(source) is Gathered:
+        return list(source.parts)
+    if type(source) is Provided:
+        return [part for _, part in source.items]
+    if type(source) is Named:
+        return list(source.providers)
+    if type(source) in (Element, Attribute, Otherwise):
+        return [source.source]
+    return []

@@ -1,0 +1,95 @@
+"""What is checked, and how: ``nox`` runs the tests on every supported Python found, and lints; ``nox -l`` lists all."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nox
+
+SUPPORTED = ("3.11", "3.12", "3.13")
+PROJECT = nox.project.load_toml("pyproject.toml")
+
+
+def select_from_pyenv() -> None:
+    """
+    Let pyenv offer the newest of each supported Python, unless someone has chosen already.
+
+    A shim of pyenv is on the path also where the Python behind it is not selected, and then fails when it is called.
+    """
+    if "PYENV_VERSION" in os.environ:
+        return
+    try:
+        listed = subprocess.run(["pyenv", "versions", "--bare"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return
+    newest: dict[str, int] = {}
+    for minor, patch in re.findall(r"^(\d+\.\d+)\.(\d+)$", listed, re.MULTILINE):
+        newest[minor] = max(newest.get(minor, 0), int(patch))
+    if chosen := [f"{minor}.{newest[minor]}" for minor in SUPPORTED if minor in newest]:
+        os.environ["PYENV_VERSION"] = ":".join(chosen)
+
+
+def is_usable(version: str) -> bool:
+    """Return whether ``python<version>`` starts and can make an environment."""
+    try:
+        subprocess.run([f"python{version}", "-c", "import ensurepip, venv"], capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    return True
+
+
+select_from_pyenv()
+# Nobody needs all of them; whoever runs nox has at least the Python that it runs on.
+PYTHONS = [version for version in SUPPORTED if is_usable(version)] or [sys.executable]
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "uv|venv"
+nox.options.sessions = ["tests", "lint"]
+
+
+def install(session: nox.Session, group: str) -> None:
+    """Install asyncflow from this checkout with all its extras, and what *group* needs."""
+    session.install("-q", "-e", ".[cli,examples]", *nox.project.dependency_groups(PROJECT, group))
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run the default test suite. Arguments go to pytest: ``nox -s tests -- -k resume``."""
+    install(session, "test")
+    session.run("python", "-m", "pytest", "-q", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check the code's form."""
+    session.install("-q", *nox.project.dependency_groups(PROJECT, "lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types with mypy and pyright, and that both see through flows."""
+    install(session, "types")
+    session.run("mypy")
+    session.run("pyright")
+    session.run("python", "-m", "pytest", "-q", "-m", "", "tests/typing", *session.posargs)
+
+
+@nox.session
+def examples(session: nox.Session) -> None:
+    """Run every example and compare what it prints with what it says it prints."""
+    install(session, "test")
+    session.run("python", "-m", "pytest", "-q", "-m", "examples", "tests/test_examples.py", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Run every benchmark. Arguments go to each."""
+    session.install("-q", ".[cli]")
+    for path in sorted(Path("benchmarks").glob("[!_]*.py")):
+        session.run("python", str(path), *session.posargs)
