@@ -21,7 +21,8 @@ from asyncflow.executors.inline import InlineExecutor
 from asyncflow.executors.loop import LoopExecutor, begin
 from asyncflow.executors.thread import ThreadExecutor
 from asyncflow.graph import record as recorded
-from asyncflow.graph.flow import Flow, as_flow, find_flow
+from asyncflow.graph.find import find_flow
+from asyncflow.graph.flow import Flow, as_flow
 from asyncflow.graph.plan import Plan
 from asyncflow.ids import check_run_id, new_run_id
 from asyncflow.interfaces import Clock, Executor, Journal, NewRun, Observer, RunInfo, Store
@@ -53,12 +54,13 @@ class Engine:
     """
     Runs flows. Use it as ``async with Engine("runs.db") as engine``.
 
-    Leaving the block suspends what still runs: it gets *grace* seconds, then is stopped and recorded as lost; nothing is
-    reverted, and ``recover()`` takes it up again.
+    Leaving the block suspends what still runs: it gets *grace* seconds, then is stopped and recorded as lost; nothing
+    is reverted, and ``recover()`` takes it up again.
 
     Args:
-        path: The journal, an SQLite file, made if it is not there. None keeps runs in memory, resumable only in this engine.
-        durability: "full" (synced to disk before anything depends on it), "process" (survives the process, not a power
+        path: The journal, an SQLite file, made if it is not there. None keeps runs in memory, resumable only in this
+        engine. durability: "full" (synced to disk before anything depends on it), "process" (survives the process, not
+        a power
             cut) or "lazy" (at most 100 ms behind); a run may choose its own.
         concurrency: How many bodies run at once, over all runs; None for no limit.
         threads: How many threads plain functions may have; None for four more than there are processors, at most 32.
@@ -102,7 +104,9 @@ class Engine:
         self._pools: dict[str, Pool] = {}
         if concurrency is not None:
             self._pools[""] = Pool("the engine", _at_least_one("concurrency", concurrency))
-        self._thread_count = min(32, (os.cpu_count() or 1) + 4) if threads is None else _at_least_one("threads", threads)
+        self._thread_count = (
+            min(32, (os.cpu_count() or 1) + 4) if threads is None else _at_least_one("threads", threads)
+        )
         self._resources = dict(resources or {})
         self._announcer = Announcer()
         self._first_observers = list(observers)
@@ -117,7 +121,7 @@ class Engine:
         self._is_open = False
         self._is_closing = False
 
-    # --- Opening and closing ------------------------------------------------------------------------------------------------
+    # --- Opening and closing ------------------------------------------------------------------------------------------
 
     async def open(self) -> Self:
         """Open the journal and make ready; ``async with`` does it for you."""
@@ -188,7 +192,7 @@ class Engine:
                 if run is not None:
                     run.cancel(request.reason) if request.kind == "cancel" else run.suspend(request.reason)
 
-    # --- Running ------------------------------------------------------------------------------------------------------------
+    # --- Running ------------------------------------------------------------------------------------------------------
 
     async def run(
         self,
@@ -233,14 +237,16 @@ class Engine:
         durability: str | None = None,
     ) -> Run[T]:
         """
-        Start *flow* and return its :class:`Run`, which belongs to the engine: await it, watch it, cancel it, or leave it.
+        Start *flow* and return its :class:`Run`, which belongs to the engine: await it, watch it, cancel it, or leave
+        it.
 
         Takes what :meth:`run` takes. When this returns, the run is in the journal.
         """
         self._check_open()
         flow = as_flow(flow)
         plan = flow.compile()
-        given = plan.check_inputs(inputs or {})
+        given: dict[str, Any] = dict(inputs or {})
+        plan.check_inputs(given, self._resources)
         run_id = new_run_id(flow.name) if run_id is None else check_run_id(run_id)
         level = self._durability if durability is None else _one_of("durability", durability, DURABILITY)
         self._add_limits(plan)
@@ -252,9 +258,9 @@ class Engine:
             given = {name: self._seal_input(flow.name, name, value, codec, blobs) for name, value in given.items()}
         else:
             plan_id = f"memory-{id(plan)}"
-        started = m.RunStarted(run_id, flow.name, plan_id, dict(given), _posix(deadline))
+        started = m.RunStarted(run_id, flow.name, plan_id, given, _posix(deadline))
         first = m.Record(self._clock.now(), [started])
-        new = NewRun(run_id=run_id, flow=flow.name, flow_ref=flow.ref, plan=plan_id, durability=level)
+        new = NewRun(run_id=run_id, flow=flow.name, flow_ref=flow.ref if store.keeps_bytes else None, plan=plan_id, durability=level)
         journal = await store.create(new, lambda: recorded.body_of(plan), first, blobs)
         supervisor = self._supervisor(RunMachine(plan), journal, run_id, codec)
         supervisor.began(first)
@@ -305,8 +311,8 @@ class Engine:
         """
         Take up every run that a dead or closed engine left unfinished, and return them.
 
-        A run that someone suspended on purpose stays as it is. One that cannot be taken up (its flow cannot be found, has
-        changed, or another engine was quicker) is logged and passed over.
+        A run that someone suspended on purpose stays as it is. One that cannot be taken up (its flow cannot be found,
+        has changed, or another engine was quicker) is logged and passed over.
         """
         self._check_open()
         found: list[Run[Any]] = []
@@ -389,7 +395,7 @@ class Engine:
         state = "closing" if self._is_closing and self._is_open else "open" if self._is_open else "closed"
         return f"<Engine on {where}: {state}, {len(self._runs)} runs>"
 
-    # --- The caller -----------------------------------------------------------------------------------------------------------
+    # --- The caller ---------------------------------------------------------------------------------------------------
 
     async def _attend(self, launch: Any, policy: str) -> Any:
         """Wait for a run that belongs to the caller, and see to it when the caller is cancelled."""
@@ -420,7 +426,7 @@ class Engine:
     def _policy(self, on_cancel: str | None) -> str:
         return self._on_cancel if on_cancel is None else _one_of("on_cancel", on_cancel, ("suspend", "revert"))
 
-    # --- Making a run -----------------------------------------------------------------------------------------------------------
+    # --- Making a run -------------------------------------------------------------------------------------------------
 
     def _supervisor(
         self, machine: RunMachine, journal: Journal, run_id: str, codec: Codec, first_number: int = 0
@@ -447,7 +453,9 @@ class Engine:
         loop = asyncio.get_running_loop()
         run: Run[Any] = Run(supervisor, loop.create_future())
         self._runs[run.run_id] = run
-        run._keeper = begin(self._look_after(run, supervisor, journal, first), loop, f"run {run.run_id}", copy_context())
+        run._keeper = begin(
+            self._look_after(run, supervisor, journal, first), loop, f"run {run.run_id}", copy_context()
+        )
         return run
 
     async def _look_after(self, run: Run[Any], supervisor: Supervisor, journal: Journal, first: list[m.Event]) -> None:
@@ -456,7 +464,7 @@ class Engine:
             if first or not supervisor.machine.phase.is_ended:
                 await supervisor.live(first)
             value = await conclude(supervisor, self._store.location)
-        except BaseException as raised:  # noqa: BLE001
+        except BaseException as raised:
             error = raised
         try:
             await journal.release()
@@ -491,7 +499,7 @@ class Engine:
         try:
             records = await journal.records()
             if flow is None:
-                flow = find_flow((await self._store.info(run_id)).flow_ref, run_id)
+                flow = self._find(await self._store.info(run_id))
             plan = as_flow(flow).compile()
             self._add_limits(plan)
             codec = self._codec_for(plan) if self._store.keeps_bytes else self._codec
@@ -519,11 +527,21 @@ class Engine:
             raise
         return self._spawn(supervisor, journal, first)
 
+    def _find(self, info: RunInfo) -> Flow[..., Any]:
+        if info.flow_ref is None:
+            raise DeclarationError(
+                f"run {info.run_id!r} does not say where its flow {info.flow!r} is, since it was no attribute of a module; "
+                "pass the flow: engine.resume(run_id, flow)"
+            )
+        return find_flow(info.flow_ref)
+
     def _accept(self, machine: RunMachine, plan: Plan, accept_changes: bool) -> None:
         """Let a changed *plan* pass, or say what has changed."""
         states = {machine.plan.path(task): machine.states[task] for task in range(machine.plan.size)}
         started = {machine.plan.path(task) for task in range(machine.plan.size) if machine.attempts[task]}
-        verdicts = recorded.compare(machine.plan, plan, started=started, states=states, is_reverting=not machine.is_forward)
+        verdicts = recorded.compare(
+            machine.plan, plan, started=started, states=states, is_reverting=not machine.is_forward
+        )
         refused = [verdict for verdict in verdicts if verdict.is_refused]
         if refused and not (accept_changes and all(verdict.may_be_accepted for verdict in refused)):
             lines = [str(verdict) for verdict in refused]
@@ -550,13 +568,15 @@ class Engine:
                 pool = self._pools.setdefault(limit.name, Pool(limit.name, limit.permits))
                 if pool.size != limit.permits:
                     raise DeclarationError(
-                        f"task {task.name!r} says that limit {limit.name!r} has {limit.permits} permits, and another task "
-                        f"said {pool.size}; declare the limit once and share it"
+                        f"task {task.name!r} gives limit {limit.name!r} {limit.permits} permits, and another task gave "
+                        f"it {pool.size}; declare the limit once and share it"
                     )
 
     def _codec_for(self, plan: Plan) -> Codec:
         codec = Codec()
-        for annotation in plan.annotations():
+        for annotation in plan.inputs.values():
+            codec.allow(annotation)
+        for annotation in {id(task.returns): task.returns for task in plan.tasks or ()}.values():
             codec.allow(annotation)
         return codec
 
@@ -577,7 +597,7 @@ def _goes_on(machine: RunMachine) -> bool:
 async def _standing_still(supervisor: Supervisor, store: str | None) -> BaseException:
     try:
         await conclude(supervisor, store)
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         return error
     return EngineClosed(f"run {supervisor.run_id!r} ended while the event loop was closing")
 

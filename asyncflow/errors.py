@@ -8,17 +8,14 @@ mentions is also an attribute, so that code need not read prose.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from asyncflow.outcomes import Failure
+from typing import Any, Protocol
 
 
 class AsyncflowError(Exception):
     """The root of everything that asyncflow raises on purpose."""
 
 
-# --- Declaring: raised when a flow is written or compiled, never while it runs -----------------------------------------
+# --- Declaring: raised when a flow is written or compiled, never while it runs ----------------------------------------
 
 
 class DeclarationError(AsyncflowError):
@@ -70,7 +67,7 @@ class UnknownTarget(FlowError):
     """A flow is aimed at a task that it does not contain."""
 
 
-# --- Starting: the run is refused before it exists ----------------------------------------------------------------------
+# --- Starting: the run is refused before it exists --------------------------------------------------------------------
 
 
 class InputError(AsyncflowError):
@@ -117,7 +114,20 @@ class PlanChanged(RunError):
         self.diff = tuple(diff)
 
 
-# --- Ending: what awaiting a run raises ---------------------------------------------------------------------------------
+class Failed(Protocol):
+    """What :class:`RunFailed` needs of a :class:`~asyncflow.Failure`, which is defined in a layer above this one."""
+
+    @property
+    def exception(self) -> BaseException: ...
+
+    @property
+    def type_name(self) -> str: ...
+
+    @property
+    def text(self) -> str: ...
+
+
+# --- Ending: what awaiting a run raises -------------------------------------------------------------------------------
 
 
 class RunFailed(AsyncflowError, ExceptionGroup[Exception]):
@@ -134,7 +144,7 @@ class RunFailed(AsyncflowError, ExceptionGroup[Exception]):
     """
 
     run_id: str
-    failures: Mapping[str, Failure]
+    failures: Mapping[str, Failed]
     reverted: bool
 
     def __new__(
@@ -143,7 +153,7 @@ class RunFailed(AsyncflowError, ExceptionGroup[Exception]):
         exceptions: Sequence[Exception],
         *,
         run_id: str = "",
-        failures: Mapping[str, Failure] | None = None,
+        failures: Mapping[str, Failed] | None = None,
         reverted: bool = False,
     ) -> RunFailed:
         self = super().__new__(cls, message, exceptions)
@@ -181,10 +191,12 @@ class RunOvertaken(RunError):
 
 
 class RunBroken(RunError):
-    """The run had to stop where it stood, since its journal could not be written; it is resumable once that is mended."""
+    """
+    The run had to stop where it stood, since its journal could not be written; it is resumable once that is mended.
+    """
 
 
-# --- Failing: what a task's failure may be besides the exceptions of its own body -----------------------------------------
+# --- Failing: what a task's failure may be besides the exceptions of its own body -------------------------------------
 
 
 class TaskTimedOut(AsyncflowError, TimeoutError):
@@ -200,7 +212,9 @@ class DeadlineExceeded(AsyncflowError, TimeoutError):
 
 
 class AttemptInDoubt(AsyncflowError):
-    """The process died during an attempt, and the task says ``on_crash="fail"``: it may or may not have had its effect."""
+    """
+    The process died during an attempt, and the task says ``on_crash="fail"``: it may or may not have had its effect.
+    """
 
 
 class LostTooOften(AsyncflowError):
@@ -241,7 +255,7 @@ class RecordedError(AsyncflowError):
         return f"{cls.__module__}.{cls.__qualname__}" in (self.type_name, *self.bases)
 
 
-# --- Remembering: journals and values -------------------------------------------------------------------------------------
+# --- Remembering: journals and values ---------------------------------------------------------------------------------
 
 
 class CodecError(AsyncflowError):
@@ -249,7 +263,16 @@ class CodecError(AsyncflowError):
 
 
 class UnkeepableValue(CodecError, TypeError):
-    """A value that the journal cannot keep. The message names the type and the three ways out."""
+    """
+    A value that the journal cannot keep. The message names the type and the three ways out.
+
+    ``type_name`` is the type that is in the way, ``place`` where it stands in the value, such as ``.lines[3].price``.
+    """
+
+    def __init__(self, message: str, *, type_name: str = "", place: str = "") -> None:
+        super().__init__(message)
+        self.type_name = type_name
+        self.place = place
 
 
 class UndecodableValue(CodecError, ValueError):

@@ -16,12 +16,14 @@ import attrs
 from asyncflow.messages import Event, Record
 from asyncflow.states import RunState
 
-# --- Store --------------------------------------------------------------------------------------------------------------
+# --- Store ------------------------------------------------------------------------------------------------------------
 
 
 @attrs.frozen(kw_only=True)
 class NewRun:
-    """What a store needs to know of a run that is about to exist. ``flow_ref`` is ``module:attribute``, if it has one."""
+    """
+    What a store needs to know of a run that is about to exist. ``flow_ref`` is ``module:attribute``, if it has one.
+    """
 
     run_id: str
     flow: str
@@ -152,7 +154,7 @@ class Store(Protocol):
         """Show that this owner lives, and return what has been asked of its runs since the last beat."""
 
 
-# --- Executor -----------------------------------------------------------------------------------------------------------
+# --- Executor ---------------------------------------------------------------------------------------------------------
 
 
 @attrs.frozen
@@ -190,7 +192,7 @@ class Executor(Protocol):
         """Let go of threads, processes and connections. Calls on their way are left to themselves."""
 
 
-# --- Clock --------------------------------------------------------------------------------------------------------------
+# --- Clock ------------------------------------------------------------------------------------------------------------
 
 
 class Timer(Protocol):
@@ -213,7 +215,7 @@ class Clock(Protocol):
         """Call *callback* on the loop after *delay* seconds."""
 
 
-# --- Observer -----------------------------------------------------------------------------------------------------------
+# --- Observer ---------------------------------------------------------------------------------------------------------
 
 
 @attrs.frozen

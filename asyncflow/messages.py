@@ -2,8 +2,8 @@
 The two vocabularies of a run: **events**, the facts that a journal keeps, and **commands**, what a machine wants done.
 
 An event is past tense and complete: whatever a decision took from outside the run's state (a clock, a policy, a
-condition's answer) stands in it, so folding a journal asks nobody. Tasks and scopes are numbers, their index in the plan
-that the run's journal names. Tags are part of the journal format: never renumber one, never reuse one.
+condition's answer) stands in it, so folding a journal asks nobody. Tasks and scopes are numbers, their index in the
+plan that the run's journal names. Tags are part of the journal format: never renumber one, never reuse one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Event(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A fact about a run."""
 
 
-# --- The run --------------------------------------------------------------------------------------------------------------
+# --- The run ----------------------------------------------------------------------------------------------------------
 
 
 class RunStarted(Event, tag=1):
@@ -39,7 +39,9 @@ class RunStarted(Event, tag=1):
 
 
 class RunResumed(Event, tag=2):
-    """An engine took the run up again. ``plan`` is given when the flow has changed since; ``deadline`` when it is renewed."""
+    """
+    An engine took the run up again. ``plan`` is given when the flow has changed since; ``deadline`` when it is renewed.
+    """
 
     plan: str | None = None
     deadline: float | None = None
@@ -52,7 +54,9 @@ class CancelRequested(Event, tag=3):
 
 
 class SuspendRequested(Event, tag=4):
-    """Someone wants the run to stand still, resumable; ``recover`` says whether ``engine.recover()`` takes it up again."""
+    """
+    Someone wants the run to stand still, resumable; ``recover`` says whether ``engine.recover()`` takes it up again.
+    """
 
     reason: str
     recover: bool = False
@@ -81,7 +85,7 @@ class ScopeStarted(Event, tag=8):
     deadline: float | None
 
 
-# --- A task going forward ---------------------------------------------------------------------------------------------------
+# --- A task going forward ---------------------------------------------------------------------------------------------
 
 
 class AttemptStarted(Event, tag=10):
@@ -157,7 +161,13 @@ class ReconcileStarted(Event, tag=19):
     task: int
 
 
-# --- A task being undone ----------------------------------------------------------------------------------------------------
+class ValuesLost(Event, tag=24):
+    """The values of these tasks were never kept (``checkpoint=False``), and what is still to run needs them again."""
+
+    tasks: list[int]
+
+
+# --- A task being undone ----------------------------------------------------------------------------------------------
 
 
 class RevertStarted(Event, tag=20):
@@ -188,7 +198,7 @@ class RevertGivenUp(Event, tag=23):
     task: int
 
 
-# --- Choosing: asked for by Evaluate and Decide -----------------------------------------------------------------------------
+# --- Choosing: asked for by Evaluate and Decide -----------------------------------------------------------------------
 
 
 class ConditionAnswered(Event, tag=30):
@@ -214,7 +224,7 @@ class TaskSkipped(Event, tag=32):
     task: int
 
 
-# --- Told by tasks: journaled with the next commit, ignored by the machine ------------------------------------------------------
+# --- Told by tasks: journaled with the next commit, ignored by the machine --------------------------------------------
 
 
 class Progressed(Event, tag=40):
@@ -252,6 +262,7 @@ AnyEvent = (
     | RetryScheduled
     | TaskFailed
     | ReconcileStarted
+    | ValuesLost
     | RevertStarted
     | RevertSucceeded
     | RevertFailed
@@ -272,7 +283,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
     events: list[AnyEvent]
 
 
-# --- Commands -----------------------------------------------------------------------------------------------------------------
+# --- Commands ---------------------------------------------------------------------------------------------------------
 
 
 class Command(msgspec.Struct, frozen=True, gc=False):
@@ -280,7 +291,10 @@ class Command(msgspec.Struct, frozen=True, gc=False):
 
 
 class Start(Command):
-    """Call a task's body. Not before ``not_before`` (POSIX seconds), if given; answered by ``AttemptStarted`` once granted."""
+    """
+    Call a task's body. Not before ``not_before`` (POSIX seconds), if given; answered by ``AttemptStarted`` once
+    granted.
+    """
 
     task: int
     attempt: int

@@ -30,6 +30,8 @@ class FailureRecord(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
         traceback: The formatted traceback, its last 16 KiB.
         cause: What it was raised from, if anything.
         members: The exceptions of a group, else nothing.
+        state: Its attributes as one encoded dict, without those that cannot be kept; for a class that was registered
+            with hooks, what its hook made of it, as an encoded tuple of one. None where there is nothing.
     """
 
     type_name: str
@@ -40,6 +42,7 @@ class FailureRecord(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     traceback: str = ""
     cause: FailureRecord | None = None
     members: tuple[FailureRecord, ...] = ()
+    state: bytes | None = None
 
 
 @attrs.frozen
@@ -51,7 +54,8 @@ class Success(Generic[T]):
 
 class Failure:
     """
-    The body raised. ``exception`` is what it raised: the object itself where it happened, rebuilt from the record later.
+    The body raised. ``exception`` is what it raised: the object itself where it happened, rebuilt from the record
+    later.
     """
 
     __slots__ = ("_exception", "_rebuild", "_record")
@@ -136,8 +140,8 @@ class Sealed:
     A value as a journal holds it, and the value itself once someone has looked.
 
     Either ``payload`` has the encoded bytes, or ``blob`` names them by content: large values are kept once, outside the
-    records. The payload is dropped when it is durable and the value is at hand, the value when it is a blob and nobody
-    still needs it.
+    records. Neither means that the value was never kept (``checkpoint=False``). The payload is dropped when it is
+    durable and the value is at hand, the value when it is a blob and nobody still needs it.
     """
 
     # A plain class: msgspec would encode an attrs one by itself instead of asking the codec.
@@ -150,6 +154,11 @@ class Sealed:
         self.blob = blob
         self.size_bytes = size_bytes
         self.value = value
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the value can still be had: it is at hand, or its bytes are somewhere."""
+        return self.value is not UNOPENED or self.payload is not None or self.blob is not None
 
     @property
     def is_open(self) -> bool:

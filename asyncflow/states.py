@@ -76,7 +76,7 @@ TASK_STEPS: dict[tuple[TaskState, TaskState], str] = {
     (_D, _P): "a controller runs its flow again",
     (_K, _P): "a controller runs its flow again",
     # A reset, or a resume under never_revert, makes anything that ended start over.
-    (_S, _P): "the run is reset",
+    (_S, _P): "the run is reset, or its value was not kept and is needed again",
     (_F, _P): "the run is reset, or what failed is run again",
     (_T, _P): "the run is reset, or what failed is run again",
     (_C, _P): "the run is reset, or what failed is run again",
@@ -98,6 +98,7 @@ RUN_STEPS: dict[tuple[RunState, RunState], str] = {
     (RunState.FAILED, RunState.REVERTING): "a resume tries the failed reverts again",
 }
 """Every step that a run may take, with its reason."""
+
 
 def _table() -> bytes:
     table = bytearray(16 * 16)

@@ -112,7 +112,11 @@ async def main(runs: int) -> dict[str, object]:
                 median, best = await median_us(lambda flow=flow: engine.run(flow), size, runs if size < 50_000 else 3)
                 name = flow.name
                 print(f"{name:<16}{median:>16.2f}{best:>8.2f}{median / bare:>9.1f}{compiling:>17.2f}")
-                rows[name] = {"median_us": round(median, 2), "best_us": round(best, 2), "compile_us": round(compiling, 2)}
+                rows[name] = {
+                    "median_us": round(median, 2),
+                    "best_us": round(best, 2),
+                    "compile_us": round(compiling, 2),
+                }
                 if size == 100_000:
                     rows[f"{name}_run_state_bytes"] = round(run_state_bytes(plan), 1)
     print(f"run state of a task that has not started: {rows['chain-100000_run_state_bytes']} bytes")

@@ -176,9 +176,7 @@ def survey(folder: Path, out: Path, effects: str | None = None) -> af.Flow[[], s
 
     @af.flow
     def packages() -> dict[str, Facts]:
-        return {
-            name: analyse.named(name)(name, str(path), effects) for name, path in find_packages(folder).items()
-        }
+        return {name: analyse.named(name)(name, str(path), effects) for name, path in find_packages(folder).items()}
 
     @af.flow(name="library-report")
     def report() -> str:

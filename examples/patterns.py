@@ -48,7 +48,7 @@ async def main() -> None:
             results = await engine.run(flow, {"a": 1, "b": 2, "c": 3})
             print(flow.name, results)
         # Only what `y` needs.
-        print("target", await engine.run(by_name.target("Double"), {"b": 21}))
+        print("target", await engine.run(by_name.target("double"), {"b": 21}))
 
 
 if __name__ == "__main__":

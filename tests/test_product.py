@@ -10,10 +10,11 @@ ROOT = Path(__file__).parent.parent
 
 
 def setup_commands() -> list[str]:
-    """Return the commands of the README's first shell block, without prompts and comments."""
-    blocks = re.findall(r"^```(?:sh|bash|shell|console)\n(.*?)^```", read("README.md"), re.MULTILINE | re.DOTALL)
-    assert blocks, "README.md has no shell block"
-    lines = [line.removeprefix("$ ").partition("  #")[0].strip() for line in blocks[0].splitlines()]
+    """Return the commands of the README's section on setting up, without prompts and comments."""
+    section = re.search(r"^## Set up\n(.*?)^## ", read("README.md"), re.MULTILINE | re.DOTALL)
+    assert section is not None, "README.md has no section called 'Set up'"
+    blocks = re.findall(r"^```(?:sh|bash|shell|console)\n(.*?)^```", section[1], re.MULTILINE | re.DOTALL)
+    lines = [line.removeprefix("$ ").partition("  #")[0].strip() for block in blocks for line in block.splitlines()]
     return [line for line in lines if line and not line.startswith("#")]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -92,10 +93,13 @@ def run(
 def resume(
     run_id: RunId,
     target: Annotated[
-        str | None, typer.Argument(metavar="[MODULE:FLOW]", help="the flow, where the journal's own note of it is not enough")
+        str | None,
+        typer.Argument(metavar="[MODULE:FLOW]", help="the flow, where the journal's own note of it is not enough"),
     ] = None,
     db: Db = DEFAULT_DB,
-    accept_changes: Annotated[bool, typer.Option(help="go on although the flow has changed in what has started")] = False,
+    accept_changes: Annotated[
+        bool, typer.Option(help="go on although the flow has changed in what has started")
+    ] = False,
     durability: Annotated[str, typer.Option(help="full, process or lazy, for new runs of the same engine")] = "full",
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -200,7 +204,9 @@ def check(target: Target, as_json: AsJson = False) -> None:
 @app.command()
 def cancel(
     run_id: RunId,
-    target: Annotated[str | None, typer.Argument(metavar="[MODULE:FLOW]", help="the flow, if nobody runs it now")] = None,
+    target: Annotated[
+        str | None, typer.Argument(metavar="[MODULE:FLOW]", help="the flow, if nobody runs it now")
+    ] = None,
     reason: Annotated[str, typer.Option(help="kept in the journal")] = "cancelled from the command line",
     db: Db = DEFAULT_DB,
     as_json: AsJson = False,
@@ -227,7 +233,7 @@ def cancel(
         print(f"run {run_id!r} is {state.value}; its owner has been asked to cancel it")
 
 
-# --- Between the commands and the engine --------------------------------------------------------------------------------------
+# --- Between the commands and the engine ------------------------------------------------------------------------------
 
 
 def _run(doing: Any, db: Path, durability: str, quiet: bool, as_json: bool) -> None:
@@ -258,10 +264,8 @@ def _run(doing: Any, db: Path, durability: str, quiet: bool, as_json: bool) -> N
 
 
 async def _over(run: af.Run[Any]) -> None:
-    try:
+    with contextlib.suppress(af.AsyncflowError):
         await run
-    except af.AsyncflowError:
-        pass
 
 
 def _how_to_resume(started: list[af.Run[Any]], db: Path) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncflow as af
-from asyncflow.graph.flow import find_flow
+from asyncflow.graph.find import find_flow
 
 
 def locate(target: str) -> af.Flow[..., Any]:
@@ -21,7 +21,7 @@ def locate(target: str) -> af.Flow[..., Any]:
     """
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))  # as `python -m` does
-    return find_flow(target, None)
+    return find_flow(target)
 
 
 def parse_inputs(flow: af.Flow[..., Any], given: Iterable[str]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ class InlineExecutor:
         """Call, and tell *done* before returning."""
         try:
             value = call.context.run(call.fn, *call.args, **call.kwargs)
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:
             done(None, error)
         else:
             done(value, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import sys
 from collections.abc import Callable, Coroutine
 from contextvars import Context as ContextVars
@@ -37,7 +38,7 @@ async def _drive(call: Call, done: Callable[[Any, BaseException | None], None]) 
     # KeyboardInterrupt and SystemExit go the same way: the run is suspended first, then its supervisor raises them.
     try:
         value = await call.fn(*call.args, **call.kwargs)
-    except BaseException as error:  # noqa: BLE001
+    except BaseException as error:
         done(None, error)
     else:
         done(value, None)
@@ -55,7 +56,13 @@ class LoopWork:
 
     def stop(self) -> None:
         """Raise CancelledError where the body waits."""
-        self._task.cancel()
+        body = self._task.get_coro()
+        if inspect.iscoroutine(body) and inspect.getcoroutinestate(body) == inspect.CORO_CREATED:
+            # Not begun yet (Python 3.11): cancelled now, it would end without a word. Its first step is in line
+            # already.
+            self._task.get_loop().call_soon(self._task.cancel)
+        else:
+            self._task.cancel()
 
 
 class LoopExecutor:

@@ -92,7 +92,7 @@ class ThreadExecutor:
             value, error = None, None
             try:
                 value = call.context.run(call.fn, *call.args, **call.kwargs)
-            except BaseException as raised:  # noqa: BLE001
+            except BaseException as raised:
                 error = raised
             self._report(work.done, value, error)
             # Let go before waiting: an idle thread must not keep a run's values alive.

@@ -508,5 +508,3 @@ def as_flow(item: Any) -> Any:
         known.layout.is_single = True
         object.__setattr__(item, "_flow", known)
     return known
-
-

@@ -247,6 +247,10 @@ class Binding:
         for _, source in self.keyword:
             yield source
 
+    def reads(self) -> list[int]:
+        """Return the index of every task whose value this may read."""
+        return [task for source in self.sources() for task in source.tasks()]
+
     def read(self, values: Values) -> tuple[list[Any], dict[str, Any]]:
         """Return the positional and the keyword arguments, or raise NoValue."""
         if self.outputs is not None and not values.shadows:

@@ -19,7 +19,10 @@ from asyncflow.graph.reference import Spec
 
 @attrs.frozen
 class Sibling:
-    """A provider in a graph, which precedes its reader only if an edge says so: item *item* of place *place*."""
+    """
+    A provider that precedes its reader only if other edges say so: item ``item`` of a graph at ``place``, or what a
+    builder returns (``item`` is -1).
+    """
 
     entry: Entry
     place: int
@@ -72,7 +75,10 @@ class Lookup:
                 if place.layout.kind == "linear":
                     at = bisect_left(ticks, lo) - 1
                     if at >= 0 and ticks[at] >= place.lo:
-                        return Found(entries[at], tuple(perhaps))
+                        if not optional or type(entries[at]) is not tuple:
+                            return Found(entries[at], tuple(perhaps))
+                        # What a builder returns may come from outside it, and need not be there when it ends.
+                        perhaps.append(Sibling(entries[at], place.index, -1))
                 elif place.layout.kind == "graph":
                     sibling = self._in_graph(place, lo, hi, name, ticks, entries)
                     if sibling is not None and not optional:

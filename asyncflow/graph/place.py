@@ -84,13 +84,15 @@ class Places:
     there; a task with a lower tick in the same linear flow has ended before.
     """
 
-    __slots__ = ("_outputs", "all", "names", "scope_of", "tasks", "ticks")
+    __slots__ = ("_outputs", "all", "ids", "names", "scope_of", "tasks", "ticks")
 
     def __init__(self) -> None:
         self.all: list[Place] = []
         self.tasks: list[Task] = []
         self.names: list[str] = []
         self.scope_of: list[int] = []
+        # Each task's number, the same object wherever it is kept: a hundred thousand of them add up.
+        self.ids: list[int] = []
         self.ticks: list[int] = []
         self._outputs: dict[int, Output] = {}
 
@@ -100,6 +102,15 @@ class Places:
         if found is None:
             found = self._outputs[task] = Output(task)
         return found
+
+    def part(self, task: int, key: Any) -> Source:
+        """Return the source that is one element of a task's value, or all of it."""
+        whole = self.output(task)
+        return whole if key is WHOLE else Element(whole, key)
+
+    def part_of_flow(self, place: int, key: Any) -> Later:
+        """Return what stands for one element of a flow's value, or all of it."""
+        return ("return", place, "") if key is WHOLE else ("element", place, key)
 
     def path(self, task: int) -> str:
         """Return a task's path."""
@@ -142,14 +153,14 @@ def lay_out(root: Composite) -> Places:
             item.ready()
             task = len(tasks)
             codes.append(task)
+            places.ids.append(task)
             tasks.append(item)
             all_names.append(names[position])
             scope_of.append(index)
             ticks.append(tick)
             if domain is not None:
                 for name, key in item.gives:
-                    whole = places.output(task)
-                    domain.add(name, tick, whole if key is WHOLE else Element(whole, key))
+                    domain.add(name, tick, places.part(task, key))
             tick += 1
         if inner is not None:
             inside = inner.layout
@@ -165,8 +176,7 @@ def lay_out(root: Composite) -> Places:
         place.hi = tick
         if layout.gives and stack and stack[-1][0].layout.kind != "builder":
             for name, key in layout.gives:
-                later: Later = ("return", index, "") if key is WHOLE else ("element", index, key)
-                stack[-1][0].domain.add(name, tick, later)
+                stack[-1][0].domain.add(name, tick, places.part_of_flow(index, key))
             tick += 1
             place.hi = tick
     return places

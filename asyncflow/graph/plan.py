@@ -8,12 +8,14 @@ settled. A plan read back from a journal has the same structure and no declarati
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from asyncflow.errors import InputError
 from asyncflow.graph.inputs import Binding, Source
+from asyncflow.graph.wants import nearest
 
 if TYPE_CHECKING:
     from asyncflow.graph.task import Task
@@ -36,6 +38,7 @@ class Scope:
         begin: The gate before all of its tasks, or -1 where it needs none.
         end: The gate after all of its tasks, or -1. A flow with a controller has both: its edges leave from its end.
         controller: The flow's retry controller, or None. (Plans carry it; the machine does not ask it yet.)
+        family: What its name was numbered from, if a builder chose it; else empty.
     """
 
     name: str
@@ -46,6 +49,7 @@ class Scope:
     begin: int = -1
     end: int = -1
     controller: Any = None
+    family: str = ""
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -70,6 +74,8 @@ class Plan:
         required: Names of the inputs that have no default.
         input_defaults: Input name to its default.
         shadowed: Names that a run may be given although a task provides them; the given value wins.
+        lendable: Names of inputs that a resource of the engine may stand in for.
+        numbered: For each task 1 if a builder chose its name, which may be numbered; else 0. Empty where none is.
         has_timed_scopes: Whether any flow has a time limit.
         has_limits: Whether any flow or task limits how much runs at once.
     """
@@ -89,10 +95,14 @@ class Plan:
     required: frozenset[str] = frozenset()
     input_defaults: Mapping[str, Any] = attrs.field(factory=dict)
     shadowed: frozenset[str] = frozenset()
+    lendable: frozenset[str] = frozenset()
+    numbered: Sequence[int] = b""
     # Filled the first time something asks.
     _index: dict[str, int] = attrs.field(factory=dict, init=False)
     _predecessors: list[tuple[int, ...]] = attrs.field(factory=list, init=False)
     _roots: list[int] = attrs.field(factory=list, init=False)
+    # What a journal keeps of it: the record, its bytes and their digest.
+    recorded: dict[str, Any] = attrs.field(factory=dict, init=False)
     has_timed_scopes: bool = attrs.field(init=False)
     has_limits: bool = attrs.field(init=False)
 
@@ -142,6 +152,46 @@ class Plan:
                     before[successor].append(node)
             self._predecessors.extend(tuple(nodes) for nodes in before)
         return self._predecessors
+
+    def check_inputs(self, given: Mapping[str, Any], resources: Iterable[str] = ()) -> dict[str, Any]:
+        """
+        Return the inputs that a run was given, by name, if it can start with them.
+
+        Args:
+            given: Name to value.
+            resources: The names of the engine's resources, which may stand in for inputs wired by name.
+
+        Raises:
+            InputError: One is unknown, or one that the flow requires is missing.
+        """
+        for name in given:
+            if name not in self.inputs and name not in self.provided:
+                known = ", ".join(map(repr, self.inputs)) or "none"
+                raise InputError(
+                    f"flow {self.flow!r} neither requires nor provides input {name!r}{nearest(name, self.inputs)}; its "
+                    f"inputs are: {known}"
+                )
+        lent = self.lendable.intersection(resources)
+        missing = [name for name in self.inputs if name in self.required and name not in given and name not in lent]
+        if missing:
+            pairs = ", ".join(f"{name!r}: ..." for name in missing)
+            raise InputError(
+                f"flow {self.flow!r} needs {'input' if len(missing) == 1 else 'inputs'} "
+                f"{', '.join(map(repr, missing))}, which nothing in it provides; pass {{{pairs}}} to the run, or give the "
+                "parameter a default"
+            )
+        return dict(given)
+
+    def annotations(self) -> Iterator[Any]:
+        """Yield each annotation that a journaled value may have: of inputs, and of what bodies and reverts return."""
+        yield from self.inputs.values()
+        seen: set[int] = set()
+        for task in self.tasks or ():
+            hooks = (task.undo_wants,) if task.undo is not None else ()
+            for wants in (task.wants, *hooks):
+                if id(wants) not in seen:
+                    seen.add(id(wants))
+                    yield wants.signature.returns
 
     def enclosing(self, scope: int) -> list[int]:
         """Return *scope* and the scopes around it, innermost first, the root last."""

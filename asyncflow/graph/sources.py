@@ -82,8 +82,9 @@ class Sources:
         self._inputs = inputs
         self._known: dict[Later, Source] = {}
         self._mappings: dict[int, dict[str, Source]] = {}
-        self.returned: dict[int, Source] = {}
-        """What flows return, by id: readers of the whole may share a gate."""
+        self.shared: dict[int, tuple[Source, int]] = {}
+        """By id: values put together of several, which cross into another flow and so may be read by any number of tasks;
+        each with the flow that they can be read from."""
 
     def at(self, entry: Entry) -> Source:
         """Return the source that *entry* is or stands for."""
@@ -109,6 +110,8 @@ class Sources:
                 needed = work.send(answer)
             except StopIteration as end:
                 answer = known[key] = end.value
+                if type(answer) is Gathered or type(answer) is Provided:
+                    self.shared.setdefault(id(answer), (answer, max(0, self._places.all[key[1]].parent)))
                 stack.pop()
                 del unfinished[key]
                 continue
@@ -195,8 +198,6 @@ class Sources:
                     f"{type_text(found)}; change one of the annotations",
                     flow=place.flow.name,
                 )
-        if type(source) is Gathered or type(source) is Provided:
-            self.returned[id(source)] = source
         return source
 
     def _mapping(self, domain: Domain) -> Work:

@@ -236,9 +236,10 @@ class HookWants:
         required: Those of them that it has no default for.
         everything: Whether it takes every input, as ``**inputs``.
         resources: Its parameters that are resources of the engine, each with the name of the resource.
+        signature: All of it.
     """
 
-    __slots__ = ("_signature", "context", "everything", "failures", "names", "outcome", "required", "resources")
+    __slots__ = ("context", "everything", "failures", "names", "outcome", "required", "resources", "signature")
 
     def __init__(self, signature: Signature, what: str, body: Signature, *, is_revert: bool) -> None:
         self.context = signature.wants_context
@@ -269,7 +270,7 @@ class HookWants:
         self.names = tuple(names)
         self.required = tuple(required)
         self.resources = tuple(resources)
-        self._signature = signature
+        self.signature = signature
 
     def select(self, inputs: Mapping[str, Any], values: Values | None = None) -> dict[str, Any]:
         """Return what the hook takes of *inputs*, the task's inputs by name, and its resources from *values*."""
@@ -279,7 +280,7 @@ class HookWants:
             taken = {name: inputs[name] for name in self.names if name in inputs}
         if values is not None:
             for parameter, name in self.resources:
-                taken[parameter] = values.resource(name, self._signature.hint(parameter))
+                taken[parameter] = values.resource(name, self.signature.hint(parameter))
         return taken
 
 

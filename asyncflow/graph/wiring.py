@@ -49,8 +49,8 @@ class Wiring:
         self.inputs = RunInputs()
         self.sources = Sources(flow, places, self._lookup, self.inputs)
         self.undecided: dict[int, list[Pair]] = {}
-        # The gate behind the tasks of a value that a flow returns as a whole, by the source's id.
-        self._gates: dict[int, int] = {}
+        # The nodes behind values that cross into another flow, by the source's id: a gate where there are several.
+        self._behind: dict[int, list[int]] = {}
         # By ids of what they consist of, which they keep alive.
         self._bindings: dict[tuple[int, ...], Binding] = {}
         self._checked: dict[Pair, tuple[Any, Any]] = {}
@@ -127,7 +127,7 @@ class Wiring:
         if isinstance(spec, Ref):
             self._check(spec.asyncflow_builder.annotation(spec), wanted, source, task, parameter)
         self._check(self.sources.annotation(source), wanted, source, task, parameter)
-        self._follow(source, task)
+        self.follow(source, task)
         return source
 
     # --- By name ----------------------------------------------------------------------------------------------------------
@@ -161,75 +161,86 @@ class Wiring:
         found = self._lookup.find(place, tick, tick + 1, want.name, optional=is_optional)
         annotation = self._places.tasks[task].wants.signature.hint(want.parameter)
         for sibling in found.perhaps:
-            nodes = self._nodes(self.sources.at(sibling.entry))
+            nodes = self.nodes(self.sources.at(sibling.entry))
             if precedes is None:
                 self.undecided.setdefault(task, []).extend((node, task) for node in nodes)
-            elif nodes and all((node, task) in precedes for node in nodes):
+            elif all((node, task) in precedes for node in nodes):
                 found = Found(sibling.entry)
                 break
         source = self.sources.named(want.name, found, want.default, annotation)
-        if type(source) is Constant or found is found and found.entry is None:
+        if type(source) is Constant or found.entry is None:
             return source
         provided = source.source if type(source) is Otherwise else source
         self._check(self.sources.annotation(provided), annotation, provided, task, want.parameter)
         # An optional input makes no edge: what gives it comes before by other edges.
-        if not is_optional or found.is_given:
-            self._follow(source, task)
+        if precedes is None and (not is_optional or found.is_given):
+            self.follow(source, task)
         return source
 
     # --- Edges ------------------------------------------------------------------------------------------------------------
 
-    def _follow(self, source: Source, task: int) -> None:
+    def follow(self, source: Source, task: int) -> None:
         """Add an edge from whatever gives *source* to *task*."""
-        scope_of, home = self._places.scope_of, self._places.scope_of[task]
-        size = len(scope_of)
-        for node in self._nodes(source):
-            at = scope_of[node] if node < size else self._edges.gates[node - size]
-            self._edges.by_value(node, at, task, home)
+        home = self._places.scope_of[task]
+        for node in self.nodes(source):
+            self._edges.by_value(node, self._home(node), task, home)
 
-    def _nodes(self, source: Source) -> list[int]:
-        """
-        Return the nodes that must have ended for *source* to have its value.
-
-        What a flow returns as a whole, if it comes from several tasks, has a gate behind them: any number may read it.
-        """
+    def nodes(self, source: Source) -> list[int]:
+        """Return the nodes that must have ended for *source* to have its value."""
         if type(source) is Output:
             return [source.task]
-        found: dict[int, None] = {}
-        stack: list[Any] = [source]
+        tasks, shared = self._shallow(source)
+        for one in shared:
+            tasks.update(dict.fromkeys(self._nodes_behind(one)))
+        return list(tasks)
+
+    def _nodes_behind(self, source: Source) -> list[int]:
+        """
+        Return the node behind a value that any number of tasks may read, so that n parts and m readers are n + m edges.
+        """
+        # Those that it is made of come first, by a stack of our own: flows may hand each other's values on and on.
+        stack = [source]
+        while stack:
+            one = stack[-1]
+            if id(one) in self._behind:
+                stack.pop()
+                continue
+            tasks, shared = self._shallow(*_parts(one))
+            missing = [inner for inner in shared if id(inner) not in self._behind]
+            if missing:
+                stack.extend(missing)
+                continue
+            stack.pop()
+            for inner in shared:
+                tasks.update(dict.fromkeys(self._behind[id(inner)]))
+            nodes = list(tasks)
+            if len(nodes) > 1:
+                home = self.sources.shared[id(one)][1]
+                gate = self._edges.gate(home)
+                for node in nodes:
+                    self._edges.by_value(node, self._home(node), gate, home)
+                nodes = [gate]
+            self._behind[id(one)] = nodes
+        return self._behind[id(source)]
+
+    def _shallow(self, *sources: Source) -> tuple[dict[int, None], list[Source]]:
+        """Return the tasks that *sources* read, up to values that cross into another flow, and those values."""
+        tasks: dict[int, None] = {}
+        shared: list[Source] = []
+        stack = list(reversed(sources))
         while stack:
             one = stack.pop()
             if type(one) is Output:
-                found[one.task] = None
-            elif id(one) in self._gates:
-                found[self._gates[id(one)]] = None
-            elif id(one) in self.sources.returned:
-                stack.extend(reversed(self._gate_behind(one)))
+                tasks[one.task] = None
+            elif id(one) in self.sources.shared:
+                shared.append(one)
             else:
                 stack.extend(reversed(_parts(one)))
-        return list(found)
+        return tasks, shared
 
-    def _gate_behind(self, source: Source) -> list[Source]:
-        """Give *source* a gate if several tasks make it; return what is still to be looked into otherwise."""
-        parts = _parts(source)
-        # Those within first, by a stack of our own: flows may return each other's values a thousand deep.
-        waiting = [source]
-        while waiting:
-            one = waiting[-1]
-            inner = [part for part in _parts(one) if id(part) in self.sources.returned and id(part) not in self._gates]
-            if inner and len(waiting) <= len(self.sources.returned):
-                waiting.extend(inner)
-                continue
-            waiting.pop()
-            if id(one) in self._gates:
-                continue
-            nodes: dict[int, None] = {}
-            for part in _parts(one):
-                gate = self._gates.get(id(part))
-                nodes.update(dict.fromkeys([gate] if gate is not None else part.tasks()))
-            gate = self._gates[id(one)] = self._edges.gate(0)
-            self._edges.before[gate].extend(nodes)
-        return parts if id(source) not in self._gates else [source]
+    def _home(self, node: int) -> int:
+        size = self._edges.size
+        return self._places.scope_of[node] if node < size else self._edges.gates[node - size]
 
     def _binding(
         self, positional: list[Source], keyword: list[tuple[str, Source]], names: tuple[str | None, ...]

@@ -24,6 +24,7 @@ REVERTED, REVERT_FAILED = int(TaskState.REVERTED), int(TaskState.REVERT_FAILED)
 SETTLED = frozenset({SUCCEEDED, SKIPPED})
 UNDOABLE = frozenset({SUCCEEDED, FAILED, TIMED_OUT, CANCELLED})
 
+
 class _NoValue:
     """Stands where a task has no value."""
 
@@ -140,7 +141,7 @@ class Ledger:
         self._end_due = False
         self._suspend_due = False
 
-    # --- Reading ----------------------------------------------------------------------------------------------------------
+    # --- Reading ------------------------------------------------------------------------------------------------------
 
     @property
     def state(self) -> RunState:
@@ -171,7 +172,7 @@ class Ledger:
             return False
         state = self.states[task]
         if self.phase is RunState.RUNNING:
-            return state == PENDING or state == WAITING
+            return state in (PENDING, WAITING)
         return self.phase is RunState.REVERTING and (state in UNDOABLE or state == REVERTING)
 
     def is_late(self, scope: int) -> bool:
@@ -219,7 +220,7 @@ class Ledger:
             "retired": dict(self.retired),
         }
 
-    # --- Changing the plan ------------------------------------------------------------------------------------------------
+    # --- Changing the plan --------------------------------------------------------------------------------------------
 
     def adopt(self, plan: Plan) -> None:
         """
@@ -251,7 +252,8 @@ class Ledger:
         self.in_doubt = {moved[task] for task in self.in_doubt if task in moved}
         self.reverting = {moved[task] for task in self.reverting if task in moved}
         for name in (
-            "outcomes", "waits", "lost", "crashes", "executions", "revert_attempts", "revert_failures", "revert_values", "_ended",
+            "outcomes", "waits", "lost", "crashes", "executions", "revert_attempts", "revert_failures", "revert_values",
+            "_ended",
         ):  # fmt: skip
             table: dict[int, Any] = getattr(self, name)
             setattr(self, name, {moved[task]: entry for task, entry in table.items() if task in moved})
@@ -277,7 +279,7 @@ class Ledger:
             for _ in self._reverse.clear((t for t in range(size) if states[t] == REVERTED), self.attempts):
                 pass
 
-    # --- Small steps ------------------------------------------------------------------------------------------------------
+    # --- Small steps --------------------------------------------------------------------------------------------------
 
     def _step(self, task: int, new: int) -> int:
         old = self.states[task]

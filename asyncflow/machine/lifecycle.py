@@ -1,4 +1,6 @@
-"""Whether a task is tried again: read from its declaration at the moment of deciding, never while a journal is folded."""
+"""
+Whether a task is tried again: read from its declaration at the moment of deciding, never while a journal is folded.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A journal folded into a machine: the one way in which anything, be it a resume, a listing or a page, learns what a run did."""
+"""
+A journal folded into a machine: the one way in which anything, be it a resume, a listing or a page, learns what a run
+did.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,9 @@ from collections.abc import Iterable, Mapping
 from asyncflow import messages as m
 from asyncflow.errors import InternalError
 from asyncflow.graph.plan import Plan
+from asyncflow.machine.ledger import SUCCEEDED
 from asyncflow.machine.run import RunMachine
+from asyncflow.outcomes import Sealed
 
 
 def fold(records: Iterable[m.Record], plans: Mapping[str, Plan]) -> RunMachine:
@@ -53,7 +58,26 @@ def recovery(machine: RunMachine, *, plan: str | None = None, deadline: float | 
     Return the events by which a run is taken up again: that it is, and that whatever had no ending is lost.
 
     *plan* is given when the flow has changed since; a lost attempt is one that the process died of, since a suspend
-    records its own.
+    records its own. Values that were never kept are lost where something that is still to run reads them.
     """
-    lost = [m.AttemptLost(task, "crash") for task in machine.in_flight()]
-    return [m.RunResumed(plan, deadline), *lost]
+    events: list[m.Event] = [m.RunResumed(plan, deadline)]
+    events.extend(m.AttemptLost(task, "crash") for task in machine.in_flight())
+    if machine.is_forward and (needed := _unkept_and_needed(machine)):
+        events.append(m.ValuesLost(needed))
+    return events
+
+
+def _unkept_and_needed(machine: RunMachine) -> list[int]:
+    states, values = machine.states, machine.values
+    unkept = {task for task, value in enumerate(values) if type(value) is Sealed and not value.is_kept}
+    if not unkept:
+        return []
+    before, size = machine.plan.predecessors(), machine.plan.size
+    needed: set[int] = set()
+    unsettled = [task for task in range(size) if states[task] != SUCCEEDED]
+    while unsettled:
+        for task in before[unsettled.pop()]:
+            if task in unkept and task not in needed:
+                needed.add(task)
+                unsettled.append(task)
+    return sorted(needed)

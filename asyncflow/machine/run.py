@@ -54,7 +54,7 @@ class RunMachine(Ledger):
 
     __slots__ = ()
 
-    # --- Deciding ---------------------------------------------------------------------------------------------------------
+    # --- Deciding -----------------------------------------------------------------------------------------------------
 
     def due(self, most_starts: int = sys.maxsize) -> list[m.Command]:
         """
@@ -62,8 +62,8 @@ class RunMachine(Ledger):
 
         No more than *most_starts* bodies; the rest are due the next time.
 
-        Cancels come first, then decisions, then reverts, then starts: highest priority first, then plan order; reverts in
-        reverse order of start. A run that is still asks for its end.
+        Cancels come first, then decisions, then reverts, then starts: highest priority first, then plan order; reverts
+        in reverse order of start. A run that is still asks for its end.
         """
         commands: list[m.Command] = []
         if self._cancels:
@@ -90,16 +90,12 @@ class RunMachine(Ledger):
             if self.states[task] == REVERTING:
                 retriable = self._ended[task][1]
                 commands.append(
-                    lifecycle.after_failed_revert(
-                        task, declared[task], self.revert_attempts[task], retriable=retriable
-                    )
+                    lifecycle.after_failed_revert(task, declared[task], self.revert_attempts[task], retriable=retriable)
                 )
             else:
                 retriable = self._ended[task][1] and self.phase is RunState.RUNNING
                 lost = self.lost.get(task, 0)
-                commands.append(
-                    lifecycle.after_failure(task, declared[task], attempt, lost, retriable=retriable)
-                )
+                commands.append(lifecycle.after_failure(task, declared[task], attempt, lost, retriable=retriable))
 
     def _list_starts(self, commands: list[m.Command], most: int) -> None:
         ready, self._ready = self._ready, []
@@ -151,7 +147,9 @@ class RunMachine(Ledger):
             if not self._reverts_open and not self._end_due:
                 self._end_due = True
                 assert self.goal is not None
-                complete = all(state not in UNDOABLE or not self.attempts[task] for task, state in enumerate(self.states))
+                complete = all(
+                    state not in UNDOABLE or not self.attempts[task] for task, state in enumerate(self.states)
+                )
                 complete = complete and not self.revert_failures
                 commands.append(m.End((self.goal if complete else RunState.FAILED).value))
         if self.suspend_reason is not None and not (
@@ -160,7 +158,7 @@ class RunMachine(Ledger):
             self._suspend_due = True
             commands.append(m.Suspend())
 
-    # --- Applying ---------------------------------------------------------------------------------------------------------
+    # --- Applying -----------------------------------------------------------------------------------------------------
 
     def apply(self, event: m.Event) -> None:
         """
@@ -198,7 +196,8 @@ class RunMachine(Ledger):
         self._relist()
 
     def _relist(self) -> None:
-        # A resume starts from the state alone: whatever had been handed out before it was handed to a process that is gone.
+        # A resume starts from the state alone: whatever had been handed out before it was handed to a process that is
+        # gone.
         self._ready.clear()
         self._reverts.clear()
         self._cancels.clear()
@@ -329,6 +328,15 @@ class RunMachine(Ledger):
         else:
             self._stop(task, Cancelled())
 
+    def _values_lost(self, event: m.ValuesLost) -> None:
+        for task in event.tasks:
+            self._step(task, PENDING)
+            self.values[task] = NO_VALUE
+            # The attempt that made the value does not use up a retry.
+            self.lost[task] = self.lost.get(task, 0) + 1
+        self._recount()
+        self._relist()
+
     def _time_limit_passed(self, event: m.TimeLimitPassed) -> None:
         if self.states[event.task] == RUNNING and event.task not in self._ended:
             self._cancels.append(m.Cancel(event.task, "timeout"))
@@ -409,7 +417,7 @@ class RunMachine(Ledger):
     def _ignored(self, event: m.Event) -> None:
         """Progress and what tasks emit are for observers."""
 
-    # --- Undoing ----------------------------------------------------------------------------------------------------------
+    # --- Undoing ------------------------------------------------------------------------------------------------------
 
     def _undo(self, goal: RunState) -> None:
         """Turn the run round: nothing more starts, what runs is told to stop, what has ended is undone in reverse."""
@@ -436,7 +444,7 @@ class RunMachine(Ledger):
             self._reverts_open += 1
             self._reverts.append(task)
 
-    # --- Small steps ------------------------------------------------------------------------------------------------------
+    # --- Small steps --------------------------------------------------------------------------------------------------
 
     def _go(self, new: RunState) -> None:
         check_run_step(self.phase, new, self.run_id)
@@ -462,6 +470,7 @@ class RunMachine(Ledger):
         m.RetryScheduled: _retry_scheduled,
         m.TaskFailed: _task_failed,
         m.ReconcileStarted: _reconcile_started,
+        m.ValuesLost: _values_lost,
         m.RevertStarted: _revert_started,
         m.RevertSucceeded: _revert_succeeded,
         m.RevertFailed: _revert_failed,

@@ -68,8 +68,8 @@ class _Run:
 
 class Console:
     """
-    Shows each run's tasks as they go: live in a terminal where rich is installed (``pip install asyncflow-engine[cli]``),
-    else a line now and then.
+    Shows each run's tasks as they go: live in a terminal where rich is installed (``pip install asyncflow-
+    engine[cli]``), else a line now and then.
 
     Counts start at what this observer has seen, so a resumed run counts what is done since.
     """

@@ -16,7 +16,7 @@ from asyncflow.errors import AttemptAbandoned, MissingElement, StrayCancellation
 from asyncflow.graph.task import Task
 from asyncflow.ids import idempotency_key
 from asyncflow.interfaces import Call, Clock, Executor, Timer, Work
-from asyncflow.outcomes import Cancelled, Failure, TimedOut
+from asyncflow.outcomes import Cancelled, Failure, Sealed, TimedOut
 from asyncflow.runtime.permits import Claim
 
 log = logging.getLogger("asyncflow.run")
@@ -58,8 +58,8 @@ class Actor:
     """
     Performs one task: its attempts, its reconcile hook, its revert.
 
-    A command that arrives while an earlier body is still there (one that was abandoned) waits in the inbox until that is
-    gone. An actor exists from the first command until its last body has ended; a task that has not started, or has
+    A command that arrives while an earlier body is still there (one that was abandoned) waits in the inbox until that
+    is gone. An actor exists from the first command until its last body has ended; a task that has not started, or has
     ended, has none.
     """
 
@@ -103,7 +103,7 @@ class Actor:
         self._limit: Timer | None = None
         self._grace: Timer | None = None
 
-    # --- What a body may ask (the Attempt behind a Context) ----------------------------------------------------------------
+    # --- What a body may ask (the Attempt behind a Context) -----------------------------------------------------------
 
     @property
     def idempotency_key(self) -> str:
@@ -128,7 +128,7 @@ class Actor:
         """Pass something on to observers."""
         self._home.tell(m.Emitted(self.task, name, self._home.codec.seal(data) if self._home.keeps_bytes else data))
 
-    # --- Commands -----------------------------------------------------------------------------------------------------------
+    # --- Commands -----------------------------------------------------------------------------------------------------
 
     def start(self, attempt: int, args: list[Any], kwargs: Mapping[str, Any], recovered: bool) -> None:
         """Call the body."""
@@ -182,7 +182,7 @@ class Actor:
             # A thread cannot be stopped: it has had its time, or its grace.
             self._abandon()
 
-    # --- The body ---------------------------------------------------------------------------------------------------------
+    # --- The body -----------------------------------------------------------------------------------------------------
 
     def _call(
         self,
@@ -200,7 +200,7 @@ class Actor:
         self._handle = handle
         try:
             work = self._home.executor(executor).submit(Call(fn, args, kwargs, context, self.path), self._ended)
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             self._ended(None, error)
             return
         # An eager body may have ended by now.
@@ -242,11 +242,14 @@ class Actor:
                 retriable=False,
             )
             return
-        if home.keeps_bytes and declared.checkpoint:
+        if home.keeps_bytes:
             try:
-                value = home.codec.seal(value)
+                value = home.codec.seal(value) if declared.checkpoint else Sealed(value=value)
             except UnkeepableValue as error:
-                self._fail(UnkeepableValue(f"task {self.path!r} returned what the journal cannot keep: {error}"), retriable=False)
+                self._fail(
+                    UnkeepableValue(f"task {self.path!r} returned what the journal cannot keep: {error}"),
+                    retriable=False,
+                )
                 return
         home.report(m.AttemptSucceeded(self.task, value))
 
@@ -300,7 +303,9 @@ class Actor:
         else:
             if isinstance(error, asyncio.CancelledError):
                 if self._order == "timeout":
-                    error = TaskTimedOut(f"the revert of task {self.path!r} took longer than {declared.revert_timeout} s")
+                    error = TaskTimedOut(
+                        f"the revert of task {self.path!r} took longer than {declared.revert_timeout} s"
+                    )
                 else:
                     stray = StrayCancellation(f"the revert of task {self.path!r} was cancelled, but not by its run")
                     stray.__cause__ = error
@@ -308,7 +313,7 @@ class Actor:
             retry = declared.revert_retry
             home.report(m.RevertFailed(self.task, Failure(error), retry is not None and retry.matches(error)))
 
-    # --- Time -------------------------------------------------------------------------------------------------------------
+    # --- Time ---------------------------------------------------------------------------------------------------------
 
     def _limit_passed(self) -> None:
         self._limit = None

@@ -227,7 +227,9 @@ class Run(Generic[T]):
     def __repr__(self) -> str:
         machine = self._supervisor.machine
         done = sum(state == TaskState.SUCCEEDED for state in machine.states)
-        return f"<Run {self.run_id!r} of flow {self.flow!r}: {self.state.value}, {done} of {machine.plan.size} tasks done>"
+        return (
+            f"<Run {self.run_id!r} of flow {self.flow!r}: {self.state.value}, {done} of {machine.plan.size} tasks done>"
+        )
 
 
 def timed_out(supervisor: Supervisor, task: int) -> TaskTimedOut:
@@ -260,7 +262,9 @@ async def conclude(supervisor: Supervisor, store: str | None) -> Any:
     if state is RunState.CANCELLED:
         reason = machine.cancel_reason or "cancelled"
         raise RunCancelled(
-            f"run {run_id!r} was cancelled ({reason}) and everything it had done is undone", run_id=run_id, reason=reason
+            f"run {run_id!r} was cancelled ({reason}) and everything it had done is undone",
+            run_id=run_id,
+            reason=reason,
         )
     raise _failed(supervisor, where)
 

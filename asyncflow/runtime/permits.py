@@ -21,8 +21,8 @@ class Claim:
     """
     One body's wish to run: it needs a permit of each of its pools, and holds none until it can have all of them.
 
-    ``place`` orders the claims of one run, lowest first. ``is_lingering`` is set while an abandoned body still holds its
-    permits.
+    ``place`` orders the claims of one run, lowest first. ``is_lingering`` is set while an abandoned body still holds
+    its permits.
     """
 
     run: Claimant

@@ -22,8 +22,8 @@ class TaskReport:
     """
     One task of a run.
 
-    ``started`` and ``ended`` are POSIX seconds of its latest attempt (or revert), None where there is none; ``value`` is
-    a one-line picture of what it returned, ``failure`` of what it failed with.
+    ``started`` and ``ended`` are POSIX seconds of its latest attempt (or revert), None where there is none; ``value``
+    is a one-line picture of what it returned, ``failure`` of what it failed with.
     """
 
     path: str
@@ -80,9 +80,7 @@ def report(
     plan = machine.plan
     tasks = [_task_report(machine, task, spans.get(task), progress.get(task), summary) for task in range(plan.size)]
     failures = {
-        plan.path(task): outcome
-        for task in machine.failures
-        if isinstance(outcome := machine.outcomes[task], Failure)
+        plan.path(task): outcome for task in machine.failures if isinstance(outcome := machine.outcomes[task], Failure)
     }
     failures |= {f"{plan.path(task)} (revert)": failure for task, failure in machine.revert_failures.items()}
     return RunReport(

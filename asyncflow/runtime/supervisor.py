@@ -19,14 +19,15 @@ from typing import Any, ClassVar
 from asyncflow import messages as m
 from asyncflow.codec import Codec
 from asyncflow.errors import InputUnavailable, StoreError
-from asyncflow.graph.inputs import Binding, NoValue
+from asyncflow.graph.inputs import NoValue
 from asyncflow.interfaces import Clock, Executor, Happening, Journal, Timer
 from asyncflow.machine.ledger import NO_VALUE
 from asyncflow.machine.run import RUN_DEADLINE, RunMachine
-from asyncflow.outcomes import UNOPENED, Cancelled, Failure, Outcome, Sealed, Success
+from asyncflow.outcomes import Cancelled, Failure, Outcome, Success
 from asyncflow.runtime import permits
 from asyncflow.runtime.actor import Actor
 from asyncflow.runtime.inbox import Inbox
+from asyncflow.runtime.large import LargeValues
 from asyncflow.runtime.observe import Announcer, Narrator
 from asyncflow.runtime.permits import Claim, Pool
 from asyncflow.runtime.values import RunValues
@@ -106,7 +107,7 @@ class Supervisor:
         self._released: list[Claim] = []
         self._riders: list[m.Event] = []  # progress and the like: they go with the next record
         self._last_progress: dict[int, float] = {}
-        self._readers: dict[int, set[int]] = {}  # task with a large value to the unfinished tasks that read it
+        self._large = LargeValues(machine, self.values, journal)
         self._loading: set[asyncio.Task[None]] = set()
         self._broken: StoreError | None = None
         self._timers: dict[object, Timer] = {}
@@ -117,7 +118,7 @@ class Supervisor:
         self.on_record: list[Callable[[list[m.Event]], None]] = []
         self.on_over: list[Callable[[], None]] = []
 
-    # --- What others call ---------------------------------------------------------------------------------------------------
+    # --- What others call ---------------------------------------------------------------------------------------------
 
     def cancel(self, reason: str) -> None:
         """Have the run undone. Ignored once it is being undone or has ended."""
@@ -133,14 +134,14 @@ class Supervisor:
 
     async def load(self, tasks: list[int]) -> None:
         """Bring the values of *tasks* into memory; most are there."""
-        for sealed in self.values.missing_blobs(tasks):
-            assert sealed.blob is not None
-            sealed.payload = await self._journal.blob(sealed.blob)
+        await self._large.load(tasks)
 
     async def follow(self) -> AsyncIterator[Happening]:
         """Yield what happens in this run from now on, each event once it is durable, until it is over."""
         line: Inbox[Happening] = Inbox(self._loop)
-        unsubscribe = self._announcer.subscribe(lambda seen: line.send_nowait(seen) if seen.run_id == self.run_id else None)
+        unsubscribe = self._announcer.subscribe(
+            lambda seen: line.send_nowait(seen) if seen.run_id == self.run_id else None
+        )
         self.on_over.append(line.wake)
         try:
             while line or not self._is_over:
@@ -152,7 +153,7 @@ class Supervisor:
         finally:
             unsubscribe()
 
-    # --- What actors call (their Home) ----------------------------------------------------------------------------------------
+    # --- What actors call (their Home) --------------------------------------------------------------------------------
 
     def report(self, event: m.Event) -> None:
         """Take an actor's event. It always goes through the inbox, also from inside an eager start."""
@@ -208,7 +209,7 @@ class Supervisor:
         """A claim of this run has its permits; called by whoever gave them back."""
         self.inbox.send_nowait(_Note(lambda: self._use(claim)))
 
-    # --- The life of a run ------------------------------------------------------------------------------------------------------
+    # --- The life of a run --------------------------------------------------------------------------------------------
 
     def began(self, record: m.Record) -> None:
         """Take the record by which the run came to be, which is durable already."""
@@ -268,12 +269,16 @@ class Supervisor:
                 rest_at = loop.time() + SECONDS_A_TURN
 
     async def _go_down(self) -> None:
-        """Stop the bodies and record that; further cancels are the same news again, and this gives way to the second."""
+        """
+        Stop the bodies and record that; further cancels are the same news again, and this gives way to the second.
+        """
         self.suspend("the event loop is closing", grace=0.0, recover=True)
         try:
             await self._turns()
         except asyncio.CancelledError:
-            log.warning("run %r was torn down before its suspension was recorded; it is resumable all the same", self.run_id)
+            log.warning(
+                "run %r was torn down before its suspension was recorded; it is resumable all the same", self.run_id
+            )
 
     async def _bodies_gone(self) -> None:
         self._emptied = self._loop.create_future()
@@ -315,7 +320,7 @@ class Supervisor:
         events, self._events = self._events, []
         if self._riders:
             events.extend(self._riders)
-        blobs = self._blobs_of(events) if self.keeps_bytes else _NO_BLOBS
+        blobs = self._large.blobs_of(events) if self.keeps_bytes else _NO_BLOBS
         at = self.clock.now()
         # Append first: a crash may lose a command, never the event behind it.
         written = self._journal.append(m.Record(at, events), blobs, self.machine.state)
@@ -332,7 +337,7 @@ class Supervisor:
 
     def _appended(self, at: float, events: list[m.Event]) -> None:
         if self.keeps_bytes:
-            self._let_go(events)
+            self._large.let_go(events)
         if self._announcer:
             riders = len(self._riders)
             self._announcer.publish(self._narrator.tell(at, events[: len(events) - riders]))
@@ -366,7 +371,7 @@ class Supervisor:
         for callback in self.on_over:
             callback()
 
-    # --- Answers to the machine's commands --------------------------------------------------------------------------------------
+    # --- Answers to the machine's commands ----------------------------------------------------------------------------
 
     def _on_start(self, command: m.Start) -> None:
         if command.not_before is not None and command.not_before > self.clock.now():
@@ -438,11 +443,11 @@ class Supervisor:
     def _begin(self, task: int, attempt: int, claim: Claim | None) -> None:
         machine = self.machine
         binding = machine.plan.bindings[task]
-        if self.keeps_bytes and self._must_load(self._reads(binding), lambda: self._loaded(task, attempt, claim, False)):
+        if self.keeps_bytes and self._must_load(binding.reads(), lambda: self._loaded(task, attempt, claim, False)):
             return
         try:
             args, kwargs = binding.read(self.values)
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             self._take(m.TaskFailed(task, Failure(self._unreadable(task, error))))
             if claim is not None:
                 self._released.append(claim)
@@ -459,7 +464,7 @@ class Supervisor:
         if declared.undo is not None:
             binding, wants = plan.bindings[task], declared.undo_wants
             if self.keeps_bytes and self._must_load(
-                [task, *self._reads(binding)], lambda: self._loaded(task, attempt, claim, True)
+                [task, *binding.reads()], lambda: self._loaded(task, attempt, claim, True)
             ):
                 return
             kwargs = wants.select(binding.by_name(self.values), self.values)
@@ -474,7 +479,7 @@ class Supervisor:
         task = command.task
         binding = self.machine.plan.bindings[task]
         if not self.machine.wants(task) or (
-            self.keeps_bytes and self._must_load(self._reads(binding), lambda: self._on_reconcile(command))
+            self.keeps_bytes and self._must_load(binding.reads(), lambda: self._on_reconcile(command))
         ):
             return
         assert self.machine.plan.tasks is not None
@@ -512,26 +517,20 @@ class Supervisor:
         error.add_note(f"while the inputs of task {path!r} were put together")
         return error
 
-    # --- Large values -------------------------------------------------------------------------------------------------------------
-
-    def _reads(self, binding: Binding) -> list[int]:
-        return [task for source in binding.sources() for task in source.tasks()]
+    # --- Large values -------------------------------------------------------------------------------------------------
 
     def _must_load(self, tasks: list[int], again: Callable[[], None]) -> bool:
         """Return whether a value of *tasks* is not in memory; *again* is then called in the turn after it is."""
-        missing = self.values.missing_blobs(tasks)
-        if not missing:
+        if not self._large.missing(tasks):
             return False
-        loading = self._loop.create_task(self._load(missing, again))
+        loading = self._loop.create_task(self._load(tasks, again))
         self._loading.add(loading)
         loading.add_done_callback(self._loading.discard)
         return True
 
-    async def _load(self, missing: list[Sealed], again: Callable[[], None]) -> None:
+    async def _load(self, tasks: list[int], again: Callable[[], None]) -> None:
         try:
-            for sealed in missing:
-                assert sealed.blob is not None
-                sealed.payload = await self._journal.blob(sealed.blob)
+            await self._large.load(tasks)
         except StoreError as error:
             self._broken = error
         self.inbox.send_nowait(_Note(again))
@@ -544,54 +543,7 @@ class Supervisor:
         elif claim is not None:
             self._released.append(claim)
 
-    def _blobs_of(self, events: list[m.Event]) -> dict[str, bytes]:
-        """Return the large values among *events*, which the journal keeps beside the record."""
-        blobs: dict[str, bytes] = {}
-        for event in events:
-            value = getattr(event, "value", None)
-            if type(value) is Sealed and value.blob is not None and value.payload is not None:
-                blobs[value.blob] = value.payload
-        return blobs
-
-    def _let_go(self, events: list[m.Event]) -> None:
-        """Drop the bytes of what is durable, and large values that nobody who has not ended will read."""
-        for event in events:
-            if type(event) is m.AttemptSucceeded:
-                value = event.value
-                if type(value) is Sealed and not self.values.hands_on_copies:
-                    value.payload = None
-                    if value.blob is not None:
-                        self._watch_readers(event.task)
-                if self._readers:
-                    self._has_read(event.task)
-            elif self._readers and type(event) in (m.TaskFailed, m.AttemptCancelled):
-                self._has_read(event.task)
-
-    def _watch_readers(self, task: int) -> None:
-        plan = self.machine.plan
-        readers = {
-            after for after in plan.successors[task] if after < plan.size and task in self._reads(plan.bindings[after])
-        }
-        if readers:
-            self._readers[task] = readers
-        else:
-            self._forget(task)
-
-    def _has_read(self, reader: int) -> None:
-        for task in self._reads(self.machine.plan.bindings[reader]):
-            readers = self._readers.get(task)
-            if readers is not None:
-                readers.discard(reader)
-                if not readers:
-                    del self._readers[task]
-                    self._forget(task)
-
-    def _forget(self, task: int) -> None:
-        value = self.machine.values[task]
-        if type(value) is Sealed:
-            value.value, value.payload = UNOPENED, None
-
-    # --- Time -----------------------------------------------------------------------------------------------------------------------
+    # --- Time ---------------------------------------------------------------------------------------------------------
 
     def _later(self, key: object, when: float, act: Callable[[], None]) -> None:
         """Call *act* in a turn at *when*, POSIX seconds. One timer a key: a later one takes its place."""

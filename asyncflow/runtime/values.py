@@ -39,10 +39,16 @@ class RunValues:
         self.shadows = False
 
     def load_inputs(self) -> None:
-        """Open the run's inputs, and fall back to the flow's defaults for the others. Called once the run has started."""
+        """
+        Open the run's inputs, and fall back to the flow's defaults for the others. Called once the run has started.
+        """
         plan, given = self._machine.plan, self._machine.inputs
-        opened = {name: self.open(value) for name, value in given.items()}
-        self.inputs = {**plan.input_defaults, **opened} if plan.input_defaults else opened
+        self.inputs = {name: self.open(value) for name, value in given.items()}
+        if plan.input_defaults:
+            self.inputs = {**plan.input_defaults, **self.inputs}
+        for name in plan.lendable:
+            if name not in self.inputs and name in self._resources:
+                self.inputs[name] = self._resources[name]
         self.shadows = bool(plan.shadowed) and not plan.shadowed.isdisjoint(given)
 
     def value(self, task: int) -> Any:
@@ -73,12 +79,3 @@ class RunValues:
         raise ResourceMissing(
             f"the engine has no resource {name!r} (it has: {have}); pass it as Engine(resources={{{name!r}: ...}})"
         )
-
-    def missing_blobs(self, tasks: list[int]) -> list[Sealed]:
-        """Return the values of *tasks* that must be loaded before they can be opened."""
-        values = self._machine.values
-        return [
-            value
-            for task in tasks
-            if type(value := values[task]) is Sealed and not value.is_open and value.payload is None
-        ]

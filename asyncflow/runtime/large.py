@@ -1,0 +1,84 @@
+"""Large values: kept beside the records, in memory only while someone who has not ended reads them."""
+
+from __future__ import annotations
+
+from asyncflow import messages as m
+from asyncflow.interfaces import Journal
+from asyncflow.machine.run import RunMachine
+from asyncflow.outcomes import UNOPENED, Sealed
+from asyncflow.runtime.values import RunValues
+
+
+class LargeValues:
+    """Which values of a run are in memory, and which must be fetched before they can be read."""
+
+    __slots__ = ("_journal", "_machine", "_readers", "_values")
+
+    def __init__(self, machine: RunMachine, values: RunValues, journal: Journal) -> None:
+        self._machine = machine
+        self._values = values
+        self._journal = journal
+        # Task with a large value to the tasks that read it and have not ended.
+        self._readers: dict[int, set[int]] = {}
+
+    def missing(self, tasks: list[int]) -> list[Sealed]:
+        """Return the values of *tasks* that must be fetched before they can be opened."""
+        values = self._machine.values
+        return [
+            value
+            for task in tasks
+            if type(value := values[task]) is Sealed and not value.is_open and value.payload is None and value.is_kept
+        ]
+
+    async def load(self, tasks: list[int]) -> None:
+        """Fetch the bytes of what is missing of *tasks*."""
+        for sealed in self.missing(tasks):
+            assert sealed.blob is not None
+            sealed.payload = await self._journal.blob(sealed.blob)
+
+    def blobs_of(self, events: list[m.Event]) -> dict[str, bytes]:
+        """Return the large values among *events*, which the journal keeps beside the record, by digest."""
+        blobs: dict[str, bytes] = {}
+        for event in events:
+            value = getattr(event, "value", None)
+            if type(value) is Sealed and value.blob is not None and value.payload is not None:
+                blobs[value.blob] = value.payload
+        return blobs
+
+    def let_go(self, events: list[m.Event]) -> None:
+        """Drop the bytes of what is durable, and large values that nobody who has not ended will read."""
+        for event in events:
+            if type(event) is m.AttemptSucceeded:
+                value = event.value
+                if type(value) is Sealed and not self._values.hands_on_copies:
+                    value.payload = None
+                    if value.blob is not None:
+                        self._watch(event.task)
+                if self._readers:
+                    self._has_read(event.task)
+            elif self._readers and type(event) in (m.TaskFailed, m.AttemptCancelled):
+                self._has_read(event.task)  # type: ignore[attr-defined]
+
+    def _watch(self, task: int) -> None:
+        plan = self._machine.plan
+        readers = {
+            after for after in plan.successors[task] if after < plan.size and task in plan.bindings[after].reads()
+        }
+        if readers:
+            self._readers[task] = readers
+        else:
+            self._forget(task)
+
+    def _has_read(self, reader: int) -> None:
+        for task in self._machine.plan.bindings[reader].reads():
+            readers = self._readers.get(task)
+            if readers is not None:
+                readers.discard(reader)
+                if not readers:
+                    del self._readers[task]
+                    self._forget(task)
+
+    def _forget(self, task: int) -> None:
+        value = self._machine.values[task]
+        if type(value) is Sealed:
+            value.value, value.payload = UNOPENED, None

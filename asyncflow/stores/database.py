@@ -1,0 +1,139 @@
+"""
+One connection to an SQLite file, in a thread of its own, whose errors are in plain words.
+
+aiosqlite does the work. What is added here: *database is locked* is waited out, every other error says what it means for
+the journal, and the thread never keeps a process from ending.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import aiosqlite
+
+from asyncflow.errors import NotAJournal, StoreError
+
+PATIENCE = 20.0
+"""Seconds that a statement waits for other processes before it gives up."""
+
+_BUSY_TIMEOUT = 5.0
+# Out of a reader's or writer's way, and short against what it waits for.
+_PAUSE = 0.01
+
+Row = tuple[Any, ...]
+
+_IN_PLAIN_WORDS = {
+    sqlite3.SQLITE_FULL: "the disk is full; make room, then resume the run",
+    sqlite3.SQLITE_IOERR: "the disk reports an error ({error}); nothing of this was kept",
+    sqlite3.SQLITE_READONLY: "it cannot be written; check the permissions of the file and its folder",
+    sqlite3.SQLITE_PERM: "it cannot be written; check the permissions of the file and its folder",
+    sqlite3.SQLITE_CANTOPEN: "it cannot be opened; check the permissions of the file and its folder",
+    sqlite3.SQLITE_CORRUPT: "the file is damaged ({error}); restore it from a backup",
+    sqlite3.SQLITE_TOOBIG: "a value is larger than SQLite can keep; return a reference to it instead",
+}
+
+
+class Database:
+    """
+    An open connection. Statements run one after the other, in the order in which they are asked for.
+
+    Without a transaction of its own a statement is one: it is written whole or not at all.
+    """
+
+    def __init__(self, connection: aiosqlite.Connection, path: str) -> None:
+        self._connection = connection
+        self._path = path
+        self._is_closed = False
+
+    @classmethod
+    async def connect(cls, path: str, *, mode: str) -> Database:
+        """Open the file at *path*, a real path; *mode* is "ro", "rw" or "rwc", which makes the file if it is not there."""
+        address = f"{Path(path).as_uri()}?mode={mode}"
+        connection = _connection(address)
+        try:
+            await connection
+        except (sqlite3.Error, OSError) as error:
+            raise _plain(error, path) from error
+        return cls(connection, path)
+
+    async def fetch(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
+        """
+        Run one statement and return its rows.
+
+        Raises:
+            StoreError: It could not be run, and changed nothing.
+        """
+        give_up_at: float | None = None
+        while True:
+            if self._is_closed:
+                raise StoreError(f"journal {self._path!r} is closed", path=self._path)
+            try:
+                # One trip to the thread; it has fetched everything when it comes back, so no cursor is ever held.
+                return cast("list[Row]", await self._connection.execute_fetchall(sql, parameters))
+            except sqlite3.Error as error:
+                loop = asyncio.get_running_loop()
+                if give_up_at is None:
+                    # SQLite has waited for one busy timeout already, or has seen at once that waiting inside is no use.
+                    give_up_at = loop.time() + PATIENCE - _BUSY_TIMEOUT
+                if not _is_busy(error) or loop.time() >= give_up_at:
+                    raise _plain(error, self._path) from error
+            except (OverflowError, UnicodeError) as error:
+                raise _plain(error, self._path) from error
+            await asyncio.sleep(_PAUSE)
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a BEGIN waits for its end."""
+        return not self._is_closed and self._connection.in_transaction
+
+    async def close(self) -> None:
+        """Close the connection and wait until its thread is gone."""
+        if not self._is_closed:
+            self._is_closed = True
+            await self._connection.close()
+
+
+def _connection(address: str) -> aiosqlite.Connection:
+    """
+    Return a connection whose thread is a daemon.
+
+    A process whose engine was never closed must still be able to end; SQLite loses nothing by that. aiosqlite does not let
+    one choose, but a thread takes after the one that makes it.
+    """
+    made: list[aiosqlite.Connection] = []
+
+    def make() -> None:
+        made.append(aiosqlite.connect(address, uri=True, isolation_level=None, timeout=_BUSY_TIMEOUT))
+
+    maker = threading.Thread(target=make, daemon=True)
+    maker.start()
+    maker.join()
+    return made[0]
+
+
+def _code(error: BaseException) -> int:
+    # The low byte is the kind of error, the rest its variety.
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    return _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def _plain(error: BaseException, path: str) -> StoreError:
+    code = _code(error)
+    if code == sqlite3.SQLITE_NOTADB:
+        return NotAJournal(f"{path!r} is not an SQLite file, so it is not a journal; give the path of another file", path=path)
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StoreError(
+            f"journal {path!r} has been locked by another process for {PATIENCE:g} s; let that process finish or end it, "
+            "then resume the run",
+            path=path,
+        )
+    words = _IN_PLAIN_WORDS.get(code, "SQLite says: {error}").format(error=error)
+    return StoreError(f"journal {path!r}: {words}", path=path)

@@ -1,0 +1,150 @@
+"""
+What is in the file, and how an older file becomes today's.
+
+A journal is an SQLite database that bears our application id in its header, so that a file which is not ours is refused
+before SQLite has even opened it, and is never changed. Its ``user_version`` counts the steps below that it has taken.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from asyncflow.errors import NotAJournal, SchemaTooNew
+from asyncflow.stores.database import Database
+
+APPLICATION_ID = 0x61666C77
+"""The letters ``aflw``, in the place that SQLite keeps for it."""
+
+STEPS: tuple[tuple[str, ...], ...] = (
+    (
+        # AUTOINCREMENT: a key is never used again, so what belongs to a purged run can never turn up in another.
+        """CREATE TABLE runs(
+            key INTEGER PRIMARY KEY AUTOINCREMENT,
+            id TEXT NOT NULL UNIQUE,
+            flow TEXT NOT NULL,
+            flow_ref TEXT,
+            plan TEXT NOT NULL,
+            state TEXT NOT NULL,
+            durability TEXT NOT NULL,
+            owner INTEGER,
+            epoch INTEGER NOT NULL,
+            created REAL NOT NULL
+        )""",
+        "CREATE INDEX runs_owned ON runs(owner) WHERE owner IS NOT NULL",
+        # The state is given where it has changed. How many records a run has, and since when, is read off the last one.
+        """CREATE TABLE records(
+            run INTEGER NOT NULL,
+            number INTEGER NOT NULL,
+            at REAL NOT NULL,
+            body BLOB NOT NULL,
+            checksum INTEGER NOT NULL,
+            state TEXT,
+            PRIMARY KEY(run, number)
+        ) WITHOUT ROWID""",
+        # In the statement that appends, so that a listing and the journal cannot disagree.
+        """CREATE TRIGGER records_tell_state AFTER INSERT ON records WHEN new.state IS NOT NULL BEGIN
+            UPDATE runs SET state = new.state WHERE key = new.run;
+        END""",
+        "CREATE TABLE plans(digest TEXT PRIMARY KEY, body BLOB NOT NULL, checksum INTEGER NOT NULL)",
+        "CREATE TABLE blobs(key INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, body BLOB NOT NULL)",
+        "CREATE TABLE uses(run INTEGER NOT NULL, blob INTEGER NOT NULL, PRIMARY KEY(run, blob)) WITHOUT ROWID",
+        """CREATE TABLE owners(
+            key INTEGER PRIMARY KEY AUTOINCREMENT,
+            host TEXT NOT NULL,
+            pid INTEGER NOT NULL,
+            beat INTEGER NOT NULL,
+            started REAL NOT NULL
+        )""",
+        """CREATE TABLE requests(
+            key INTEGER PRIMARY KEY AUTOINCREMENT,
+            run INTEGER NOT NULL,
+            kind TEXT NOT NULL,
+            reason TEXT NOT NULL
+        )""",
+        # Nothing can be asked of a run that is over; what was must not meet it should it be reset.
+        """CREATE TRIGGER runs_end_requests AFTER UPDATE OF owner ON runs
+            WHEN new.owner IS NULL AND new.state IN ('SUCCEEDED', 'REVERTED', 'CANCELLED', 'FAILED') BEGIN
+            DELETE FROM requests WHERE run = new.key;
+        END""",
+    ),
+)
+"""The statements of each step forward. A step that has been released is never changed; a new one is added behind it."""
+
+VERSION = len(STEPS)
+"""The schema version that this asyncflow writes."""
+
+_HEADER_BYTES = 100
+_MAGIC = b"SQLite format 3\0"
+_APPLICATION_ID_AT = slice(68, 72)
+
+
+def check_header(path: str) -> None:
+    """
+    Let a file that is ours pass, or one that is empty or absent.
+
+    The main file always shows the application id: a journal is made before its write-ahead log is switched on.
+
+    Raises:
+        NotAJournal: It is something else. It has only been read.
+    """
+    file = Path(path)
+    try:
+        with file.open("rb") as opened:
+            header = opened.read(_HEADER_BYTES)
+    except FileNotFoundError:
+        return
+    if not header or Path(path + "-journal").exists():
+        # A rollback journal beside it: someone died while writing. SQLite must put that right before anyone can look.
+        return
+    if not header.startswith(_MAGIC):
+        raise NotAJournal(f"{path!r} is not an SQLite file, so it is not a journal; give the path of another file", path=path)
+    if int.from_bytes(header[_APPLICATION_ID_AT], "big") != APPLICATION_ID:
+        raise _foreign(path)
+
+
+async def prepare(database: Database, path: str) -> None:
+    """
+    Make an empty file a journal, and bring an older journal up to date.
+
+    Raises:
+        NotAJournal: The file is a database of something else.
+        SchemaTooNew: It was written by a newer asyncflow.
+    """
+    if await _version(database, path) < VERSION:
+        await database.fetch("BEGIN IMMEDIATE")
+        try:
+            # Read again: another process may have been quicker.
+            for version in range(await _version(database, path), VERSION):
+                for statement in STEPS[version]:
+                    await database.fetch(statement)
+                # A pragma takes no parameters.
+                await database.fetch(f"PRAGMA user_version = {version + 1}")
+            await database.fetch(f"PRAGMA application_id = {APPLICATION_ID}")
+            await database.fetch("COMMIT")
+        except BaseException:
+            if database.in_transaction:
+                await database.fetch("ROLLBACK")
+            raise
+    await database.fetch("PRAGMA journal_mode = WAL")
+
+
+async def _version(database: Database, path: str) -> int:
+    """Return how many steps the file has taken; 0 if it is empty."""
+    [(application_id,)] = await database.fetch("PRAGMA application_id")
+    [(version,)] = await database.fetch("PRAGMA user_version")
+    [(things,)] = await database.fetch("SELECT count(*) FROM sqlite_master")
+    if application_id != APPLICATION_ID and (application_id or version or things):
+        raise _foreign(path)
+    if version > VERSION:
+        raise SchemaTooNew(
+            f"{path!r} has journal version {version} and this asyncflow reads up to {VERSION}; open it with a newer asyncflow",
+            path=path,
+        )
+    return int(version)
+
+
+def _foreign(path: str) -> NotAJournal:
+    return NotAJournal(
+        f"{path!r} is an SQLite database of something else, not a journal of asyncflow; give the path of another file",
+        path=path,
+    )

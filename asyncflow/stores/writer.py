@@ -1,0 +1,470 @@
+"""
+The one writer of a file: it gathers what all runs append and commits it together.
+
+While one commit runs, whatever else is appended gathers, and goes into the next; nobody idles to fill a batch. A batch of
+records is one statement, hence one trip to the connection's thread and one transaction. It inserts a record only where
+the run still has the epoch that the appender claimed, so that an engine which was overtaken writes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import struct
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import attrs
+
+from asyncflow.codec import checksum
+from asyncflow.errors import AsyncflowError, RunExists, RunOvertaken, StoreError
+from asyncflow.interfaces import NewRun
+from asyncflow.states import RunState
+from asyncflow.stores.database import Database
+from asyncflow.stores.errand import send_on_errand
+
+T = TypeVar("T")
+
+LAZY_DELAY = 0.05
+"""Seconds after which lazy records are committed at the latest; the commit itself has the rest of their 100 ms."""
+
+CHECKPOINT_BYTES = 4 << 20
+"""How far the write-ahead log may grow before it is copied into the database."""
+
+_BATCH_ROWS = 256
+_BATCH_BYTES = 8 << 20
+# From here on a lazy append waits like any other: memory is not where a slow disk should be made up for.
+_BACKLOG_BYTES = 32 << 20
+# SQLite keeps a billion bytes at most.
+_LARGEST_BYTES = 900_000_000
+# What an append weighs besides its bytes.
+_APPEND_BYTES = 256
+# What a commit adds to the log besides the bodies: a few pages of 4 KiB.
+_COMMIT_BYTES = 12 << 10
+
+_INSERT_COLUMNS = 7
+_CREATE_COLUMNS = 9
+_PLACE = struct.Struct("<qq")
+
+
+def seal(key: int, number: int, body: bytes) -> int:
+    """Return the checksum of a record. It covers the run and the number too, so that a record in the wrong place shows."""
+    return checksum(_PLACE.pack(key, number) + body)
+
+
+@attrs.define(eq=False)
+class Line:
+    """
+    What the writer knows of one run that this engine owns.
+
+    Attributes:
+        run_id: The run.
+        durability: Its level.
+        key: Its key in the file; 0 until it has been created.
+        epoch: The epoch under which it was claimed.
+        next: The number of its next record.
+        state: The state that its last record told.
+        last: Its last append, if there was any.
+        error: Why nothing more is written. It stays: a record after one that was not written would leave a gap.
+        is_told: Whether somebody has been told that.
+    """
+
+    run_id: str
+    durability: str
+    key: int = 0
+    epoch: int = 1
+    next: int = 0
+    state: RunState = RunState.RUNNING
+    last: Append | None = None
+    error: AsyncflowError | None = None
+    is_told: bool = False
+
+    def refusal(self) -> AsyncflowError:
+        """Return why nothing more is written, fresh for one more who asks."""
+        assert self.error is not None
+        self.is_told = True
+        return _again(self.error)
+
+
+@attrs.define(eq=False)
+class Append:
+    """
+    One record on its way, and for the first of a run what makes the run exist.
+
+    ``waiter`` is the appender's and may be cancelled; ``watcher`` is for who waits for its end, whatever that is.
+    """
+
+    line: Line
+    number: int
+    at: float
+    body: bytes
+    state: str | None
+    blobs: Mapping[str, bytes]
+    size_bytes: int
+    waiter: asyncio.Future[None] | None
+    new: NewRun | None = None
+    plan: bytes | None = None
+    watcher: asyncio.Future[None] | None = None
+    is_settled: bool = False
+
+
+class Writer:
+    """Commits appends in batches, and runs what else must be written between them."""
+
+    def __init__(self, database: Database, path: str, owner: int) -> None:
+        self._database = database
+        self._path = path
+        self._owner = owner
+        self._loop = asyncio.get_running_loop()
+        self._pending: deque[Append] = deque()
+        self._pending_bytes = 0
+        # How many of them somebody waits for; the others are lazy.
+        self._urgent = 0
+        # Whether the lazy ones are due.
+        self._is_due = False
+        self._lazy_timer: asyncio.TimerHandle | None = None
+        self._errands: deque[Callable[[], Awaitable[None]]] = deque()
+        # Lives while there is something to do. It starts in the turn of the loop after the one that asks for it, so
+        # what several runs append in one turn is one batch.
+        self._working: asyncio.Task[None] | None = None
+        self._is_synced: bool | None = None
+        # Roughly what the log has grown by since it was last copied.
+        self._log_bytes = 0
+
+    # --- What stores and journals ask ---------------------------------------------------------------------------------------
+
+    def append(
+        self, line: Line, body: bytes, at: float, state: RunState, blobs: Mapping[str, bytes]
+    ) -> asyncio.Future[None] | None:
+        """Take one record. Return None for a lazy run, else a future that is done once it is durable."""
+        if line.error is not None:
+            return self._refused(line.refusal())
+        size_bytes = len(body) + _APPEND_BYTES
+        if blobs:
+            size_bytes += sum(map(len, blobs.values()))
+        if size_bytes > _LARGEST_BYTES:
+            return self._refused(self._too_large(line, size_bytes))
+        is_lazy = line.durability == "lazy" and self._pending_bytes < _BACKLOG_BYTES
+        waiter = None if is_lazy else self._loop.create_future()
+        changed = None if state is line.state else state.value
+        append = Append(line, line.next, at, body, changed, blobs, size_bytes, waiter)
+        line.next += 1
+        line.state = state
+        self._put(append)
+        return waiter
+
+    def create(
+        self, line: Line, new: NewRun, plan: bytes | None, at: float, body: bytes, blobs: Mapping[str, bytes]
+    ) -> asyncio.Future[None]:
+        """Make a run exist with its first record; *plan* is None where the file has it."""
+        size_bytes = len(body) + len(plan or b"") + sum(map(len, blobs.values())) + _APPEND_BYTES
+        if size_bytes > _LARGEST_BYTES:
+            return self._refused(self._too_large(line, size_bytes))
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        line.next = 1
+        self._put(Append(line, 0, at, body, None, blobs, size_bytes, waiter, new, plan))
+        return waiter
+
+    async def settle(self, line: Line) -> None:
+        """Return once everything appended to *line* has been written or refused."""
+        append = line.last
+        if append is not None and not append.is_settled:
+            append.watcher = append.watcher or self._loop.create_future()
+            self.hurry()
+            await asyncio.shield(append.watcher)
+
+    def run(self, errand: Callable[[Database], Awaitable[T]]) -> asyncio.Future[T]:
+        """Run *errand* between two batches, to its end even if nobody waits for it any more."""
+        done: asyncio.Future[T] = self._loop.create_future()
+
+        async def go() -> None:
+            try:
+                # Not synced: whatever depends on it is committed, and then synced, behind it.
+                await self._sync(False)
+                result = await errand(self._database)
+            except Exception as error:  # noqa: BLE001
+                if not done.done():
+                    done.set_exception(error)
+                return
+            if not done.done():
+                done.set_result(result)
+
+        self._errands.append(go)
+        self._log_bytes += _COMMIT_BYTES
+        self._begin()
+        return done
+
+    def hurry(self) -> None:
+        """Write what is pending, the lazy ones included, without waiting for more."""
+        self._is_due = True
+        self._begin()
+
+    async def drain(self) -> None:
+        """Return once nothing is left to write."""
+        self.hurry()
+        while self._working is not None:
+            await asyncio.wait([self._working])
+
+    async def checkpoint(self, *, at_least_bytes: int = 0) -> None:
+        """Copy the log into the database, as far as nobody reads it, if it has grown by *at_least_bytes*."""
+        if self._log_bytes > at_least_bytes:
+            await self.run(self._copy_log)
+
+    # --- At work --------------------------------------------------------------------------------------------------------------
+
+    def _put(self, append: Append) -> None:
+        append.line.last = append
+        self._pending.append(append)
+        self._pending_bytes += append.size_bytes
+        if append.waiter is not None:
+            self._urgent += 1
+            self._begin()
+        elif len(self._pending) >= _BATCH_ROWS:
+            self.hurry()
+        elif self._working is None and self._lazy_timer is None:
+            self._lazy_timer = self._loop.call_later(LAZY_DELAY, self.hurry)
+
+    def _begin(self) -> None:
+        if self._working is None and (self._pending or self._errands):
+            self._working = send_on_errand(self._work())
+
+    async def _work(self) -> None:
+        if self._lazy_timer is not None:
+            self._lazy_timer.cancel()
+            self._lazy_timer = None
+        try:
+            while self._errands or self._urgent or (self._is_due and self._pending):
+                if self._errands:
+                    await self._errands.popleft()()
+                # Lazy ones go along in their place in the order.
+                batch = self._take()
+                if batch:
+                    await self._commit(batch)
+                if self._log_bytes > CHECKPOINT_BYTES:
+                    # Where it fails it is tried again 4 MiB later; what was appended is safe in the log.
+                    with contextlib.suppress(StoreError):
+                        await self._copy_log(self._database)
+        finally:
+            self._working = None
+            self._is_due = False
+            if self._pending:
+                self._lazy_timer = self._loop.call_later(LAZY_DELAY, self.hurry)
+
+    def _take(self) -> list[Append]:
+        """Return what goes into the next commit: in order, bounded in rows and bytes."""
+        batch: list[Append] = []
+        size_bytes = 0
+        pending = self._pending
+        while pending and len(batch) < _BATCH_ROWS:
+            append = pending[0]
+            if append.line.error is None:
+                size_bytes += append.size_bytes
+                if batch and size_bytes > _BATCH_BYTES:
+                    break
+                batch.append(append)
+            else:
+                self._fail(append, append.line.error)
+            pending.popleft()
+            self._pending_bytes -= append.size_bytes
+            if append.waiter is not None:
+                self._urgent -= 1
+        return batch
+
+    async def _commit(self, batch: list[Append]) -> None:
+        try:
+            await self._sync(any(append.line.durability == "full" for append in batch))
+            errors = await self._write(batch)
+        except Exception as error:  # noqa: BLE001
+            # Whatever it was, nothing of the batch is in the file, and everybody in it must hear of that.
+            for append in batch:
+                self._fail(append, _as_store_error(error, self._path))
+            return
+        self._log_bytes += _COMMIT_BYTES
+        for append in batch:
+            self._log_bytes += append.size_bytes
+            if errors and append in errors:
+                self._fail(append, errors[append])
+                continue
+            append.is_settled = True
+            if append.waiter is not None and not append.waiter.done():
+                append.waiter.set_result(None)
+            if append.watcher is not None:
+                append.watcher.set_result(None)
+
+    async def _write(self, batch: list[Append]) -> dict[Append, AsyncflowError]:
+        """Write a batch, all or nothing, but for appends that do not fit what is in the file; return why those do not."""
+        if not any(append.new is not None or append.blobs for append in batch):
+            return await self._insert(batch)
+        async with _transaction(self._database):
+            errors = await self._create([append for append in batch if append.new is not None])
+            errors |= await self._insert([append for append in batch if append not in errors])
+            # Which records were taken is known only now. The commit makes them and their blobs last together.
+            for append in batch:
+                if append.blobs and append not in errors:
+                    await self._keep_blobs(append)
+        return errors
+
+    async def _create(self, creations: Sequence[Append]) -> dict[Append, AsyncflowError]:
+        rows: list[Any] = []
+        for append in creations:
+            new = append.new
+            assert new is not None
+            if append.plan is not None:
+                await keep_plan(self._database, new.plan, append.plan)
+            rows += (new.run_id, new.flow, new.flow_ref, new.plan, RunState.RUNNING.value, new.durability)
+            rows += (self._owner, append.line.epoch, append.at)
+        if not rows:
+            return {}
+        sql, padding = _multiple(_CREATE_RUNS, _CREATE_COLUMNS, len(creations))
+        keys = {run_id: key for key, run_id in await self._database.fetch(sql, rows + padding)}
+        errors: dict[Append, AsyncflowError] = {}
+        for append in creations:
+            run_id = append.line.run_id
+            # Taken out: of two that were started under one id at once, the first has it.
+            append.line.key = keys.pop(run_id, 0)
+            if not append.line.key:
+                errors[append] = RunExists(
+                    f"there is a run {run_id!r} in {self._path!r} already; go on with engine.resume({run_id!r}), or start "
+                    "this one under another id",
+                    run_id=run_id,
+                )
+        return errors
+
+    async def _insert(self, batch: Sequence[Append]) -> dict[Append, AsyncflowError]:
+        rows: list[Any] = []
+        for append in batch:
+            line, body = append.line, append.body
+            key, number = line.key, append.number
+            rows += (key, number, append.at, body, seal(key, number, body), append.state, line.epoch)
+        if not rows:
+            return {}
+        sql, padding = _multiple(_INSERT_RECORDS, _INSERT_COLUMNS, len(batch))
+        written = await self._database.fetch(sql, rows + padding)
+        if len(written) == len(batch):
+            return {}
+        places = set(written)
+        return {
+            append: self._overtaken(append.line.run_id)
+            for append in batch
+            if (append.line.key, append.number) not in places
+        }
+
+    async def _keep_blobs(self, append: Append) -> None:
+        for digest, body in append.blobs.items():
+            await self._database.fetch("INSERT INTO blobs(digest, body) VALUES (?, ?) ON CONFLICT DO NOTHING", (digest, body))
+            await self._database.fetch(
+                "INSERT INTO uses(run, blob) SELECT ?, key FROM blobs WHERE digest = ? ON CONFLICT DO NOTHING",
+                (append.line.key, digest),
+            )
+
+    async def _sync(self, is_synced: bool) -> None:
+        """Let commits from here on wait for the disk, or not."""
+        if self._is_synced is not is_synced:
+            self._is_synced = None
+            await self._database.fetch(f"PRAGMA synchronous = {'FULL' if is_synced else 'NORMAL'}")
+            self._is_synced = is_synced
+
+    async def _copy_log(self, database: Database) -> None:
+        # Whatever a reader keeps from being copied now is copied next time.
+        self._log_bytes = 0
+        await database.fetch("PRAGMA wal_checkpoint(PASSIVE)")
+
+    # --- Bad news -------------------------------------------------------------------------------------------------------------
+
+    def _fail(self, append: Append, error: AsyncflowError) -> None:
+        line = append.line
+        if line.error is None:
+            line.error = error
+        append.is_settled = True
+        if append.waiter is not None and not append.waiter.done():
+            append.waiter.set_exception(line.refusal())
+            # The line keeps the error, so a waiter that nobody awaits hides nothing.
+            append.waiter.exception()
+        if append.watcher is not None:
+            append.watcher.set_result(None)
+
+    def _refused(self, error: AsyncflowError) -> asyncio.Future[None]:
+        refused: asyncio.Future[None] = self._loop.create_future()
+        refused.set_exception(error)
+        return refused
+
+    def _overtaken(self, run_id: str) -> RunOvertaken:
+        return RunOvertaken(
+            f"another engine has taken over run {run_id!r} in {self._path!r}; this one has stopped it and wrote nothing more",
+            run_id=run_id,
+        )
+
+    def _too_large(self, line: Line, size_bytes: int) -> StoreError:
+        return StoreError(
+            f"run {line.run_id!r} appends {size_bytes} bytes to {self._path!r} at once, and SQLite keeps {_LARGEST_BYTES}; "
+            "return references to large values instead",
+            path=self._path,
+        )
+
+
+# --- Statements -----------------------------------------------------------------------------------------------------------------
+
+# CROSS JOIN fixes the order of the loops: for each row given, look its run up. Padding joins nothing.
+_INSERT_RECORDS = (
+    "INSERT INTO records(run, number, at, body, checksum, state) "
+    "SELECT v.column1, v.column2, v.column3, v.column4, v.column5, v.column6 "
+    "FROM (VALUES {rows}) AS v CROSS JOIN runs AS r ON r.key = v.column1 AND r.epoch = v.column7 "
+    "RETURNING run, number"
+)
+_CREATE_RUNS = (
+    "INSERT INTO runs(id, flow, flow_ref, plan, state, durability, owner, epoch, created) "
+    "SELECT * FROM (VALUES {rows}) AS v WHERE v.column1 IS NOT NULL ON CONFLICT(id) DO NOTHING "
+    "RETURNING key, id"
+)
+_statements: dict[tuple[str, int], str] = {}
+
+
+def _multiple(template: str, columns: int, count: int) -> tuple[str, list[None]]:
+    """
+    Return the statement for *count* rows, and the padding behind their parameters.
+
+    Statements come in powers of two only, so that SQLite has each prepared already.
+    """
+    rows = 1 << (count - 1).bit_length()
+    sql = _statements.get((template, rows))
+    if sql is None:
+        row = f"({', '.join('?' * columns)})"
+        sql = _statements[template, rows] = template.format(rows=", ".join([row] * rows))
+    return sql, [None] * ((rows - count) * columns)
+
+
+async def keep_plan(database: Database, digest: str, body: bytes) -> None:
+    """Keep a recorded plan; nothing happens if it is there."""
+    await database.fetch(
+        "INSERT INTO plans(digest, body, checksum) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (digest, body, checksum(body))
+    )
+
+
+@contextlib.asynccontextmanager
+async def _transaction(database: Database) -> AsyncIterator[None]:
+    await database.fetch("BEGIN IMMEDIATE")
+    try:
+        yield
+        await database.fetch("COMMIT")
+    except BaseException:
+        # Some errors have rolled back already.
+        if database.in_transaction:
+            await database.fetch("ROLLBACK")
+        raise
+
+
+def _again(error: AsyncflowError) -> AsyncflowError:
+    """Return a copy: an exception that is raised in several places collects the traces of all."""
+    copy = type(error).__new__(type(error), *error.args)
+    copy.__dict__.update(error.__dict__)
+    copy.__cause__ = error.__cause__
+    return copy
+
+
+def _as_store_error(error: Exception, path: str) -> StoreError:
+    if isinstance(error, StoreError):
+        return error
+    found = StoreError(f"journal {path!r} could not be written, for a reason that is a bug of asyncflow: {error!r}", path=path)
+    found.__cause__ = error
+    return found
