@@ -21,6 +21,7 @@ from asyncflow.executors.inline import InlineExecutor
 from asyncflow.executors.loop import LoopExecutor, begin
 from asyncflow.executors.thread import ThreadExecutor
 from asyncflow.graph import record as recorded
+from asyncflow.graph.changes import compare
 from asyncflow.graph.find import find_flow
 from asyncflow.graph.flow import Flow, as_flow
 from asyncflow.graph.plan import Plan
@@ -539,7 +540,7 @@ class Engine:
         """Let a changed *plan* pass, or say what has changed."""
         states = {machine.plan.path(task): machine.states[task] for task in range(machine.plan.size)}
         started = {machine.plan.path(task) for task in range(machine.plan.size) if machine.attempts[task]}
-        verdicts = recorded.compare(
+        verdicts = compare(
             machine.plan, plan, started=started, states=states, is_reverting=not machine.is_forward
         )
         refused = [verdict for verdict in verdicts if verdict.is_refused]

@@ -1,8 +1,8 @@
 """
 Exceptions as a journal keeps them.
 
-A description is bounded in depth and size, since an exception may hold anything and the journal must take it whatever it
-holds. Rebuilding imports nothing: built-in exceptions come from a closed table, asyncflow's own from ``errors``, others
+A description is bounded in depth and size, since an exception may hold anything and the journal must take it all the
+same. Rebuilding imports nothing: built-in exceptions come from a closed table, asyncflow's own from ``errors``, others
 from what was registered, and the rest become :class:`~asyncflow.RecordedError`.
 """
 
@@ -65,7 +65,7 @@ class Describer:
 
     __slots__ = ("_around", "_encode", "_left", "_shape")
 
-    def __init__(self, encode: Callable[[Any], bytes], shape: Callable[[type], Shape | None]) -> None:
+    def __init__(self, encode: Callable[[Any], bytes], shape: Callable[[type[Any]], Shape | None]) -> None:
         self._encode = encode
         self._shape = shape
         self._left = _MOST_RECORDS
@@ -85,11 +85,10 @@ class Describer:
         args, state = self._contents(error)
         cause = error.__cause__
         kept_cause = self.record(cause) if cause is not None and self._has_room(cause) else None
-        members: list[FailureRecord] = []
+        inside: tuple[BaseException, ...] = ()
         if isinstance(error, BaseExceptionGroup):
-            for member in cast("BaseExceptionGroup[BaseException]", error).exceptions:
-                if self._has_room(member):
-                    members.append(self.record(member))
+            inside = cast("BaseExceptionGroup[BaseException]", error).exceptions
+        members = tuple(self.record(member) for member in inside if self._has_room(member))
         self._around.discard(id(error))
         return FailureRecord(
             type_name=_clean(type_name),
@@ -99,7 +98,7 @@ class Describer:
             notes=_notes_of(error),
             traceback=_traceback_of(error),
             cause=kept_cause,
-            members=tuple(members),
+            members=members,
             state=state,
         )
 
@@ -114,16 +113,17 @@ class Describer:
                 return None, self._keep(tuple(shape.take(error)))
             return None, None
         args, attributes = _parts_of(error)
-        kept: dict[str, Any] = {}
-        for name, value in attributes.items():
-            if not _is_reserved(name) and self._keep(value) is not None:
-                kept[name] = value
+        kept = {
+            name: value
+            for name, value in attributes.items()
+            if not _is_reserved(name) and self._keep(value) is not None
+        }
         return self._keep(args), self._keep(kept) if kept else None
 
     def _keep(self, value: Any) -> bytes | None:
         try:
             payload = self._encode(value)
-        except Exception:  # noqa: BLE001 - a failure is kept without what cannot be
+        except Exception:
             return None
         return payload if len(payload) <= _LONGEST_PART_BYTES else None
 
@@ -144,11 +144,11 @@ class Rebuilder:
         self._named = named
 
     def error(self, record: FailureRecord, depth: int = 0) -> BaseException:
-        """Return an exception like the recorded one: same class if it is at hand, same text, notes, cause and members."""
+        """Return an exception like the recorded one: same class if at hand, same text, notes, cause and members."""
         members = [self.error(member, depth + 1) for member in record.members] if depth < 2 * _DEEPEST else []
         try:
             error = self._remade(record, [member for member in members if isinstance(member, Exception)])
-        except Exception:  # noqa: BLE001 - a class may refuse what another version of it accepted
+        except Exception:
             error = None
         if error is None:
             error = RecordedError(record.text, type_name=record.type_name, bases=record.bases)
@@ -199,9 +199,13 @@ class Rebuilder:
 
 
 def _group(
-    cls: type | None, record: FailureRecord, args: tuple[Any, ...], attributes: dict[str, Any], members: list[Exception]
+    cls: type[Any] | None,
+    record: FailureRecord,
+    args: tuple[Any, ...],
+    attributes: dict[str, Any],
+    members: list[Exception],
 ) -> BaseException:
-    """Return a group. One of an unknown class becomes an ordinary group, so that ``except*`` still finds its members."""
+    """Return a group. One of an unknown class becomes an ordinary group, so that ``except*`` finds its members."""
     message = args[0] if type(args[0]) is str else record.text
     if cls is RunFailed:
         run_id, reverted = attributes.get("run_id"), attributes.get("reverted")
@@ -235,7 +239,7 @@ def _is_reserved(name: object) -> bool:
 def _text_of(error: BaseException) -> str:
     try:
         text = str(error)
-    except Exception as broken:  # noqa: BLE001
+    except Exception as broken:
         return f"<str() of {_clean(name_of(type(error)))} raised {type(broken).__name__}>"
     return _clean(text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}...")
 
@@ -258,7 +262,7 @@ def _traceback_of(error: BaseException) -> str:
             type(error), error, _of_users(error.__traceback__), limit=-_MOST_FRAMES, compact=True
         )
         return _ending("".join(told.format(chain=error.__cause__ is None)))
-    except Exception:  # noqa: BLE001 - a class whose str() or attributes raise
+    except Exception:
         return ""
 
 

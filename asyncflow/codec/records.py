@@ -5,16 +5,16 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterable
 from hashlib import blake2b
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 import msgspec
 from msgspec.structs import replace
 
 from asyncflow.codec.failures import Describer, Rebuilder
-from asyncflow.codec.leaves import is_text
+from asyncflow.codec.leaves import class_of, is_text
 from asyncflow.codec.registry import REGISTRY, Registry
 from asyncflow.codec.values import Values, skim
-from asyncflow.errors import InternalError, UndecodableValue
+from asyncflow.errors import InternalError, UndecodableValue, UnkeepableValue
 from asyncflow.messages import AnyEvent, Event, Record
 from asyncflow.outcomes import UNOPENED, Failure, FailureRecord, Sealed
 
@@ -43,7 +43,10 @@ def digest_of(body: bytes) -> str:
 def _fields_of(kind: Any) -> dict[type[Event], str]:
     """Return the field of that type of each event that has one."""
     return {
-        event: field.name for event in get_args(AnyEvent) for field in msgspec.structs.fields(event) if field.type == kind
+        event: field.name
+        for event in get_args(AnyEvent)
+        for field in msgspec.structs.fields(event)
+        if field.type == kind
     }
 
 
@@ -69,7 +72,7 @@ class Codec(Values):
         self._pack: Callable[[Record], bytes] = msgspec.msgpack.Encoder(enc_hook=self._to_wire).encode
         self._unpack: Callable[[bytes], Record] = msgspec.msgpack.Decoder(Record, dec_hook=self._from_wire).decode
 
-    # --- Values ---------------------------------------------------------------------------------------------------------------
+    # --- Values -------------------------------------------------------------------------------------------------------
 
     def seal(self, value: Any) -> Sealed:
         """
@@ -90,7 +93,7 @@ class Codec(Values):
         return Sealed(_WITHHELD, value=value)
 
     def is_withheld(self, sealed: Sealed) -> bool:
-        """Return whether *sealed* was read from a journal that has nothing of the value, so that it must be made again."""
+        """Return whether *sealed* comes from a journal that has nothing of the value, which must be made again."""
         return sealed.payload == _WITHHELD and not sealed.is_open
 
     def open(self, sealed: Any) -> Any:
@@ -118,18 +121,20 @@ class Codec(Values):
         Objects look like ``<orders.Receipt {'id': 7}>``, whether or not their class is known here.
         """
         if isinstance(payload, Sealed):
-            if payload.payload is None and payload.is_open:
-                try:
-                    payload = self.encode(payload.value)
-                except Exception:  # noqa: BLE001 - it was changed since it was kept
-                    return f"<{type(payload.value).__name__}>"
-            elif payload.payload is None:
-                return f"<blob {(payload.blob or '?')[:12]}, {payload.size_bytes} bytes>"
+            sealed = payload
+            if sealed.payload is not None:
+                payload = sealed.payload
+            elif not sealed.is_open:
+                return f"<blob {(sealed.blob or '?')[:12]}, {sealed.size_bytes} bytes>"
             else:
-                payload = payload.payload
-        return super().summary(payload, width=width) if payload != _WITHHELD else "<not kept>"
+                try:
+                    payload = self.encode(sealed.value)
+                except UnkeepableValue as error:
+                    # It was changed since it was kept.
+                    return f"<{error.type_name}>"
+        return "<not kept>" if payload == _WITHHELD else super().summary(payload, width=width)
 
-    # --- Failures -------------------------------------------------------------------------------------------------------------
+    # --- Failures -----------------------------------------------------------------------------------------------------
 
     def describe(self, exc: BaseException) -> FailureRecord:
         """Return what a journal keeps of an exception, bounded in depth and size. Never fails."""
@@ -142,7 +147,7 @@ class Codec(Values):
         """
         return Rebuilder(self.decode, self.named).error(record)
 
-    # --- Records --------------------------------------------------------------------------------------------------------------
+    # --- Records ------------------------------------------------------------------------------------------------------
 
     def encode_record(self, record: Record) -> bytes:
         """
@@ -180,7 +185,7 @@ class Codec(Values):
             return self._unpack(body)
         except RecursionError:
             raise UndecodableValue(f"{len(body)} bytes are not a record: they are nested too deeply") from None
-        except Exception as error:  # noqa: BLE001 - whatever damaged bytes lead to
+        except Exception as error:
             raise UndecodableValue(f"{len(body)} bytes are not a record: {error!s:.200}") from error
 
     def _sealed(self, record: Record) -> Record:
@@ -215,17 +220,18 @@ class Codec(Values):
             return item.record(self.describe)
         raise InternalError(f"an event holds a {type(item).__name__}, which a journal has no form for")
 
-    def _from_wire(self, wanted: type, item: Any) -> Any:
+    def _from_wire(self, wanted: type[Any], item: Any) -> Any:
+        found = class_of(item)
         if wanted is Sealed:
-            if type(item) is bytes:
+            if found is bytes:
                 return Sealed(item, size_bytes=len(item))
-            if type(item) is list:
-                blob, size = cast("list[Any]", item)
+            if found is list:
+                blob, size = item
                 if type(blob) is str and type(size) is int and size >= 0:
                     return Sealed(blob=blob, size_bytes=size)
         elif wanted is Failure:
             return Failure(record=msgspec.convert(item, FailureRecord), rebuild=self.rebuild)
-        raise ValueError(f"a {type(item).__name__} is no {wanted.__name__}")
+        raise ValueError(f"a {found.__name__} is no {wanted.__name__}")
 
 
 def _clean(event: Event) -> Event:

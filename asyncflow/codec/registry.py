@@ -27,21 +27,23 @@ class Registry:
     __slots__ = ("_by_name", "_by_type", "_defaults", "_unwalked")
 
     def __init__(self) -> None:
-        self._by_type: dict[type, Shape] = {}
+        self._by_type: dict[type[Any], Shape] = {}
         self._by_name: dict[str, Shape] = {}
-        self._defaults: dict[type, Any] = {}
+        self._defaults: dict[type[Any], Any] = {}
         # Registered and not yet searched for the classes of their fields: while a module is being imported, what a
         # field's annotation names may not exist yet, so the search waits until something is looked for.
-        self._unwalked: list[type] = []
+        self._unwalked: list[type[Any]] = []
 
-    def register(self, cls: type, encode: Any = None, decode: Any = None, default: Any = _MISSING) -> None:
+    def register(self, cls: Any, encode: Any = None, decode: Any = None, default: Any = _MISSING) -> None:
         """Let *cls* appear; :func:`register` says how."""
         if not isinstance(cls, type):
             raise DeclarationError(f"register() takes a class, not {cls!r:.80}")
         name = name_of(cls)
         if (encode is None) != (decode is None):
             given, lacking = ("encode", "decode") if decode is None else ("decode", "encode")
-            raise DeclarationError(f"class {name!r} is registered with {given}= and without {lacking}=; give both or neither")
+            raise DeclarationError(
+                f"class {name!r} is registered with {given}= and not {lacking}=; give both or neither"
+            )
         if cls in _KEPT_ANYWAY:
             if encode is not None:
                 raise DeclarationError(f"values of {name!r} are kept exactly as they are; register a class of your own")
@@ -50,13 +52,16 @@ class Registry:
             shape = shape or self._by_type.get(cls)
             if shape is None and default is _MISSING:
                 raise DeclarationError(
-                    f"class {name!r} is no attrs class, dataclass, msgspec Struct, NamedTuple, enum or exception; register "
-                    "it with encode= and decode="
+                    f"class {name!r} is no attrs class, dataclass, msgspec Struct, NamedTuple, enum or exception; "
+                    "register it with encode= and decode="
                 )
             if shape is not None:
                 there = self._by_name.get(name)
                 if there is not None and there.cls is not cls:
-                    raise DeclarationError(f"another class is registered as {name!r}; classes of a journal need names of their own")
+                    raise DeclarationError(
+                        f"another class is registered as {name!r}; give this one a name of its own, since journals "
+                        "know classes by name"
+                    )
                 self.add(shape)
                 self._unwalked.append(cls)
         if default is not _MISSING:
@@ -67,7 +72,7 @@ class Registry:
         self._by_type[shape.cls] = shape
         self._by_name[shape.name] = shape
 
-    def shape(self, cls: type) -> Shape | None:
+    def shape(self, cls: type[Any]) -> Shape | None:
         """Return how values of exactly *cls* are kept, if they may be."""
         shape = self._by_type.get(cls)
         if shape is None and self._unwalked:
@@ -103,9 +108,24 @@ REGISTRY = Registry()
 """What :func:`register` fills, and every codec looks into."""
 
 REGISTRY.register(Counter, dict, Counter)
-REGISTRY.register(OrderedDict, lambda value: list(value.items()), OrderedDict)
-REGISTRY.register(deque, lambda value: (list(value), value.maxlen), lambda kept: deque(*kept))
-REGISTRY.register(Fraction, lambda value: (value.numerator, value.denominator), lambda kept: Fraction(*kept))
+
+
+def _from_deque(value: deque[Any]) -> tuple[list[Any], int | None]:
+    return list(value), value.maxlen
+
+
+def _to_deque(kept: tuple[list[Any], int | None]) -> deque[Any]:
+    return deque(*kept)
+
+
+def _to_fraction(kept: tuple[int, int]) -> Fraction:
+    return Fraction(*kept)
+
+
+REGISTRY.register(Counter, dict, Counter)
+REGISTRY.register(OrderedDict, dict, OrderedDict)
+REGISTRY.register(deque, _from_deque, _to_deque)
+REGISTRY.register(Fraction, Fraction.as_integer_ratio, _to_fraction)
 
 
 @overload
@@ -220,14 +240,14 @@ def _inside(annotation: Any) -> list[Any]:
     return []
 
 
-def _annotations_of(cls: type) -> list[Any]:
+def _annotations_of(cls: type[Any]) -> list[Any]:
     """Return the annotations of the fields of *cls*, without those that name what cannot be found."""
     if issubclass(cls, Enum | BaseException):
         return []
     found: list[Any] = list(getattr(cls, "__orig_bases__", ()))
     try:
         return [*found, *get_type_hints(cls, include_extras=True).values()]
-    except Exception:  # noqa: BLE001 - an annotation may be any expression, and any of them may raise
+    except Exception:
         pass
     # One name that only a type checker can see must not hide the other fields.
     for base in cls.__mro__:
@@ -236,6 +256,6 @@ def _annotations_of(cls: type) -> list[Any]:
             lone = SimpleNamespace(__annotations__={name: annotation})
             try:
                 found += get_type_hints(lone, module, dict(vars(base)), include_extras=True).values()
-            except Exception:  # noqa: BLE001
+            except Exception:
                 continue
     return found

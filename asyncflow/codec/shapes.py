@@ -2,9 +2,9 @@
 How a class of the user's is taken apart into fields and put together again, by name.
 
 Nothing that the user wrote runs when a dataclass, attrs class or NamedTuple is put together: no ``__init__``, no
-``__post_init__``, no validator or converter, since the fields are what those made of their arguments, and making it again
-could fail or happen twice. A msgspec Struct cannot be made without its ``__post_init__``; its fields are set afterwards to
-what was kept, whatever that did.
+``__post_init__``, no validator or converter. The fields are what those made of their arguments; they could refuse their
+own results, or have an effect twice. A msgspec Struct cannot be made without its ``__post_init__``; its fields are set
+afterwards to what was kept, whatever that did.
 """
 
 from __future__ import annotations
@@ -13,17 +13,19 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum, Flag
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import msgspec
 
-from asyncflow.codec.leaves import ABSENT, Stuck
+from asyncflow.codec.leaves import ABSENT, Stuck, class_of
 
 _HASH_CACHE = "_attrs_cached_hash"
 
+_new_tuple = cast("Callable[[type[Any], list[Any]], Any]", tuple.__new__)  # pyright: ignore[reportUnknownMemberType]
 
-def name_of(cls: type) -> str:
+
+def name_of(cls: type[Any]) -> str:
     """Return the name by which *cls* travels: ``module.qualname``."""
     return f"{cls.__module__}.{cls.__qualname__}"
 
@@ -39,7 +41,7 @@ class Shape:
     kind = "object"
     """What the kept form is marked as, so that a value is never read in a way in which it was not written."""
 
-    def __init__(self, cls: type) -> None:
+    def __init__(self, cls: type[Any]) -> None:
         self.cls = cls
         self.name = name_of(cls)
 
@@ -66,14 +68,16 @@ class FieldShape(Shape):
 
     __slots__ = ("_caches_hash", "_defaults", "_fields", "_left_out", "_slots")
 
-    def __init__(self, cls: type, fields: Sequence[str], defaults: Callable[[Any, str], Any]) -> None:
+    def __init__(self, cls: type[Any], fields: Sequence[str], defaults: Callable[[Any, str], Any]) -> None:
         super().__init__(cls)
         self._defaults = defaults
         self._fields = tuple(fields)
         # Slots that are not fields belong to a plain base or subclass; they are as much part of the value.
         self._slots = tuple(name for name in dict.fromkeys(_slots(cls)) if name not in fields)
         # What can be computed again is left out: it may be large, or unkeepable.
-        cached = [name for base in cls.__mro__ for name, item in vars(base).items() if isinstance(item, cached_property)]
+        cached = [
+            name for base in cls.__mro__ for name, each in vars(base).items() if isinstance(each, cached_property)
+        ]
         self._left_out = frozenset((*self._fields, *self._slots, *cached))
         # A cached hash of a str is wrong in any other process.
         code = getattr(cls.__hash__, "__code__", None)
@@ -93,7 +97,7 @@ class FieldShape(Shape):
 
     def make(self, parts: list[Any]) -> Any:
         kept = _by_name(parts, self.name)
-        value = object.__new__(self.cls)
+        value: Any = object.__new__(self.cls)
         if self._caches_hash:
             object.__setattr__(value, _HASH_CACHE, None)
         for name in self._fields:
@@ -117,8 +121,8 @@ class StructShape(FieldShape):
 
     __slots__ = ()
 
-    def __init__(self, cls: type) -> None:
-        super().__init__(cls, cls.__struct_fields__, _no_default)  # type: ignore[attr-defined]  # pyright: ignore
+    def __init__(self, cls: type[Any]) -> None:
+        super().__init__(cls, [field.name for field in msgspec.structs.fields(cls)], _no_default)
 
     def make(self, parts: list[Any]) -> Any:
         kept = _by_name(parts, self.name)
@@ -148,7 +152,7 @@ class TupleShape(FieldShape):
         kept = {**cls._field_defaults, **_by_name(parts, self.name)}
         if missing := [name for name in self._items if name not in kept]:
             _no_default(cls, missing[0])
-        value = tuple.__new__(cls, [kept.pop(name) for name in self._items])
+        value: Any = _new_tuple(cls, [kept.pop(name) for name in self._items])
         _set_extras(value, kept, self.name)
         return value
 
@@ -156,22 +160,27 @@ class TupleShape(FieldShape):
 class EnumShape(Shape):
     """An enum's member, by name; of a flag by value, since combinations may have no name."""
 
-    __slots__ = ()
+    __slots__ = ("_enum",)
     kind = "enum"
+
+    def __init__(self, cls: Any) -> None:
+        super().__init__(cls)
+        self._enum = cls
 
     def take(self, value: Any) -> list[Any]:
         if issubclass(self.cls, Flag):
             return [int(value._value_)]
-        if self.cls.__members__.get(value._name_) is not value:  # type: ignore[attr-defined]  # pyright: ignore
+        if self._enum.__members__.get(value._name_) is not value:
             raise Stuck(self.cls, "is not one of the enum's named members, so it")
         return [value._name_]
 
     def make(self, parts: list[Any]) -> Any:
         try:
             (part,) = parts
-            return self.cls(part) if issubclass(self.cls, Flag) else self.cls[part]  # type: ignore[misc, index]  # pyright: ignore
+            return self._enum(part) if issubclass(self.cls, Flag) else self._enum[part]
         except (KeyError, ValueError, TypeError) as error:
-            raise ShapeMismatch(f"enum {self.name!r} has no member {', '.join(map(repr, parts)):.80} any more") from error
+            found = ", ".join(map(repr, parts))
+            raise ShapeMismatch(f"enum {self.name!r} has no member {found:.80} any more") from error
 
 
 class HookShape(Shape):
@@ -180,7 +189,7 @@ class HookShape(Shape):
     __slots__ = ("_decode", "_encode")
     kind = "hooked"
 
-    def __init__(self, cls: type, encode: Callable[[Any], Any], decode: Callable[[Any], Any]) -> None:
+    def __init__(self, cls: type[Any], encode: Callable[[Any], Any], decode: Callable[[Any], Any]) -> None:
         super().__init__(cls)
         self._encode = encode
         self._decode = decode
@@ -206,20 +215,24 @@ class ErrorShape(Shape):
         raise Stuck(self.cls, "is an exception, which as a value would lose its traceback and cause; it")
 
 
-@lru_cache(maxsize=4096)
-def shape_of(cls: type) -> Shape | None:
+def shape_of(cls: Any) -> Shape | None:
     """Return how values of *cls* are kept by their fields, or None if it has none that say everything."""
+    return _shape_of(cls)
+
+
+@lru_cache(maxsize=4096)
+def _shape_of(cls: Any) -> Shape | None:
     if issubclass(cls, BaseException):
         return ErrorShape(cls)
     if issubclass(cls, Enum):
         return EnumShape(cls)
     if issubclass(cls, msgspec.Struct):
         return StructShape(cls)
-    if issubclass(cls, tuple):
-        named = isinstance(getattr(cls, "_fields", None), tuple) and hasattr(cls, "_field_defaults")
-        return TupleShape(cls) if named else None
-    is_attrs = attrs.has(cls)
-    if not is_attrs and not dataclasses.is_dataclass(cls):
+    if tuple in cls.__mro__:
+        return TupleShape(cls) if hasattr(cls, "_fields") and hasattr(cls, "_field_defaults") else None
+    # Each by its own mark, which unlike the functions that look for it leaves the type of `cls` alone.
+    is_attrs = hasattr(cls, "__attrs_attrs__")
+    if not is_attrs and not hasattr(cls, "__dataclass_fields__"):
         return None
     try:
         # Refused for an abstract class, which has no values, and for a subclass of dict and the like, whose items
@@ -240,10 +253,10 @@ def _no_default(value: Any, name: str) -> Any:
 
 
 def _attrs_default(value: Any, name: str) -> Any:
-    default: Any = getattr(attrs.fields_dict(type(value)).get(name), "default", attrs.NOTHING)
+    default: Any = getattr(attrs.fields_dict(class_of(value)).get(name), "default", attrs.NOTHING)
     if default is attrs.NOTHING:
         return _no_default(value, name)
-    if isinstance(default, attrs.Factory):  # type: ignore[arg-type]  # pyright: ignore
+    if isinstance(default, cast("type[Any]", attrs.Factory)):
         return default.factory(value) if default.takes_self else default.factory()
     return default
 
@@ -263,7 +276,7 @@ def _is_machinery(name: str) -> bool:
     return (name.startswith("__") and name.endswith("__")) or name == _HASH_CACHE
 
 
-def _slots(cls: type) -> Iterator[str]:
+def _slots(cls: type[Any]) -> Iterator[str]:
     """Yield the names of the slots of *cls* and its bases, as attributes are found under."""
     for base in cls.__mro__:
         slots = vars(base).get("__slots__", ())
@@ -287,7 +300,7 @@ def _set_extras(value: Any, extras: dict[str, Any], cls: str) -> None:
     attributes = getattr(value, "__dict__", None)
     if attributes is None:
         raise ShapeMismatch(
-            f"class {cls!r} has no field {next(iter(extras))!r} any more, which the value has; keep the field, or register "
-            "the class with encode= and decode= that read the old form"
+            f"class {cls!r} has no field {next(iter(extras))!r} any more, which a value in the journal has; keep it "
+            "for as long as there are runs with it"
         )
     attributes.update((name, extra) for name, extra in extras.items() if extra is not ABSENT)

@@ -1,10 +1,10 @@
 """
 Whole values to bytes and back: exactly as they were, nested at will.
 
-The format is msgpack. None, bool, int, float, str, bytes, list, and dict with string keys are msgpack's own; what has
-no others inside and msgpack would lose is an extension (`leaves`). Every other container is a list whose first item is an
-extension of a kind that no value can be, a **mark**, which says what the list stands for. A payload that has marks
-begins with a byte that msgpack never uses, so a payload without them, which most are, is decoded in one step.
+The format is msgpack. None, bool, int, float, str, bytes, list, and dict with string keys are msgpack's own. What has
+no others inside and msgpack would lose is an extension (`leaves`). Every other container is a list whose first item is
+an extension that no value can be, a **mark**, which says what the list stands for. A payload that has marks begins
+with a byte that msgpack never uses, so a payload without them, which most are, is decoded in one step.
 """
 
 from __future__ import annotations
@@ -15,7 +15,18 @@ from typing import Any
 import msgspec
 from msgspec.msgpack import Ext
 
-from asyncflow.codec.leaves import FIRST_MARK, PLAIN, WRITERS, Stuck, careful, is_text, pack, read_leaf, unpack
+from asyncflow.codec.leaves import (
+    FIRST_MARK,
+    PLAIN,
+    WRITERS,
+    Stuck,
+    careful,
+    class_of,
+    is_text,
+    pack,
+    read_leaf,
+    unpack,
+)
 from asyncflow.codec.registry import REGISTRY, Registry, shapes_in
 from asyncflow.codec.shapes import Shape, ShapeMismatch, name_of, shape_of
 from asyncflow.errors import UndecodableValue, UnkeepableValue
@@ -86,12 +97,12 @@ class Values:
             UnkeepableValue: Something in it is of a class that may not appear, it contains itself, or it is nested
                 deeper than 500 levels. The message says where.
         """
-        cls = type(value)
+        cls = class_of(value)
         try:
             if (
                 cls in PLAIN
                 or (cls is list and PLAIN.issuperset(map(type, value)))
-                or (cls is dict and _ONLY_STR.issuperset(map(type, value)) and PLAIN.issuperset(map(type, value.values())))
+                or (cls is dict and _ONLY_STR.issuperset(map(type, value)) and _are_plain(value.values()))
             ):
                 return pack(value)
         except (OverflowError, UnicodeEncodeError, RuntimeError):
@@ -100,6 +111,7 @@ class Values:
         return self._encode_nested(value)
 
     def _encode_nested(self, value: Any) -> bytes:
+        cls = class_of(value)
         try:
             try:
                 return _Lowering(self.shape, is_careful=False).encode(value)
@@ -109,9 +121,12 @@ class Values:
         except Stuck as stuck:
             raise self._unkeepable(stuck) from stuck.__cause__
         except RecursionError:
-            raise self._unkeepable(Stuck(type(value), "is nested deeper than Python's stack now has room for, so it")) from None
-        except Exception as error:  # noqa: BLE001 - whatever the user's classes do, it must not look like a bug of ours
-            raise self._unkeepable(Stuck(type(value), f"could not be taken apart ({error!r:.200}), so it")) from error
+            too_deep = Stuck(cls, "is nested deeper than Python's stack has room for, so it")
+            raise self._unkeepable(too_deep) from None
+        except Exception as error:
+            # Whatever the user's classes do, it must not look like a bug of ours.
+            broken = Stuck(cls, f"could not be taken apart ({error!r:.200}), so it")
+            raise self._unkeepable(broken) from error
 
     def decode(self, payload: bytes) -> Any:
         """
@@ -130,13 +145,13 @@ class Values:
         """
         try:
             line = _line(_decoded(payload, _Telling(self.named)), 4)
-        except Exception:  # noqa: BLE001
+        except Exception:
             line = f"<{len(payload)} bytes that cannot be read>"
         if not line.isprintable():
             line = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)
         return line if len(line) <= width else f"{line[: width - 3]}..."
 
-    def shape(self, cls: type) -> Shape | None:
+    def shape(self, cls: type[Any]) -> Shape | None:
         """Return how values of exactly *cls* are kept, if they may be. What was registered goes before annotations."""
         return self._registry.shape(cls) or self._allowed.shape(cls)
 
@@ -172,8 +187,8 @@ class Values:
             entrance = "register its class with af.register(..., encode=, decode=)"
         reason = f" {stuck.reason}" if stuck.reason else ""
         return UnkeepableValue(
-            f"a value of type {name_of(cls)}{at}{reason} cannot be kept in a journal; {entrance}, or set checkpoint=False "
-            "on the task, which makes the value again on resume, or return a reference to it instead",
+            f"a value of type {name_of(cls)}{at}{reason} cannot be kept in a journal; {entrance}, or set checkpoint="
+            "False on the task, which makes the value again on resume, or return a reference to it instead",
             type_name=name_of(cls),
             place=place,
         )
@@ -184,7 +199,7 @@ class _Lowering:
 
     __slots__ = ("_around", "_has_marks", "_is_careful", "_shape")
 
-    def __init__(self, shape: Callable[[type], Shape | None], *, is_careful: bool) -> None:
+    def __init__(self, shape: Callable[[type[Any]], Shape | None], *, is_careful: bool) -> None:
         self._shape = shape
         self._is_careful = is_careful
         self._has_marks = False
@@ -196,7 +211,7 @@ class _Lowering:
         return _MARKED + body if self._has_marks else body
 
     def _lower(self, value: Any) -> Any:
-        cls = type(value)
+        cls = class_of(value)
         if cls in PLAIN:
             return careful(value) if self._is_careful else value
         if (writer := WRITERS.get(cls)) is not None:
@@ -221,7 +236,7 @@ class _Lowering:
         around.discard(id(value))
         return lowered if keys is None else dict(zip(keys, lowered, strict=True))
 
-    def _take_apart(self, value: Any, cls: type) -> tuple[list[str] | None, list[Any], list[Any], Shape | None]:
+    def _take_apart(self, value: Any, cls: type[Any]) -> tuple[list[str] | None, list[Any], list[Any], Shape | None]:
         """
         Return what a container is made of. Apart from `_lower` so that a level of nesting costs one frame.
 
@@ -253,7 +268,11 @@ class _Lowering:
         return _WRITTEN[kind]
 
 
-def _step(cls: type, keys: list[str] | None, parts: Sequence[Any], index: int) -> str:
+def _are_plain(values: Iterable[Any]) -> bool:
+    return PLAIN.issuperset(map(type, values))
+
+
+def _step(cls: type[Any], keys: list[str] | None, parts: Sequence[Any], index: int) -> str:
     """Return how a user would write the way from a built-in container to its part at *index*."""
     if cls is list or cls is tuple:
         return f"[{index}]"
@@ -278,8 +297,11 @@ def _decoded(payload: bytes, raising: _Raising) -> Any:
         raise UndecodableValue(str(error)) from error
     except RecursionError:
         raise UndecodableValue(f"{len(payload)} bytes are not a value: they are nested too deeply") from None
-    except Exception as error:  # noqa: BLE001 - damaged bytes reach every constructor, each with errors of its own
+    except Exception as error:
         raise UndecodableValue(f"{len(payload)} bytes are not a value: {error!s:.200}") from error
+
+
+_MAY_HOLD_MARKS = frozenset({list, dict, _Mark})
 
 
 class _Raising:
@@ -291,13 +313,13 @@ class _Raising:
         self._named = named
 
     def raised(self, node: Any, depth: int) -> Any:
-        cls = type(node)
+        cls = class_of(node)
         if cls is list:
             if depth > DEEPEST:
                 raise RecursionError
             if not node or type(node[0]) is not _Mark:
                 for index, part in enumerate(node):
-                    if (inside := type(part)) is list or inside is dict or inside is _Mark:
+                    if type(part) in _MAY_HOLD_MARKS:
                         node[index] = self.raised(part, depth + 1)
                 return node
             parts: list[Any] = []
@@ -310,7 +332,7 @@ class _Raising:
             if not _ONLY_STR.issuperset(map(type, node)):
                 raise ValueError("a map has keys other than strings")
             for key, part in node.items():
-                if (inside := type(part)) is list or inside is dict or inside is _Mark:
+                if type(part) in _MAY_HOLD_MARKS:
                     node[key] = self.raised(part, depth + 1)
             return node
         if cls is _Mark:
@@ -335,13 +357,13 @@ class _Raising:
         shape = self._named(name)
         if shape is None:
             raise UndecodableValue(
-                f"a value in the journal is of class {name!r:.200}, which is not known here; name it in the return annotation "
-                "of the task that made the value, or register it with af.register before the run is resumed"
+                f"a value in the journal is of class {name!r:.200}, which is not known here; name it in the return "
+                "annotation of the task that made it, or register it with af.register before resuming the run"
             )
         if shape.kind != kind:
             raise UndecodableValue(
-                f"a value in the journal was kept as an {kind} of class {name!r:.200}, which is now registered in another "
-                "way; register it as it was"
+                f"a value in the journal is of class {name!r:.200}, which was kept in another way then; register "
+                "it as it was, with the same choice of encode= and decode="
             )
         return shape.make(parts)
 
@@ -375,7 +397,7 @@ class _Told:
 
 def _line(value: Any, depth: int) -> str:
     """Return a short repr that runs no code of the user's and stops *depth* levels down and a few items on."""
-    cls = type(value)
+    cls = class_of(value)
     if cls is _Told:
         return value.line(depth) if depth else "<...>"
     if cls is dict:

@@ -62,8 +62,8 @@ class Builder:
         for ref in after:
             if type(ref) is not Ref:
                 raise DeclarationError(
-                    f"{called.name!r} in flow {self.name!r} is to come after {ref!r:.80}; give what a call in this flow "
-                    "returned"
+                    f"{called.name!r} in flow {self.name!r} is to come after {ref!r:.80}; give what a call in this "
+                    "flow returned"
                 )
             spec_of(ref, self)
         name = self._free_name(called, position)
@@ -99,7 +99,7 @@ class Builder:
             self.layout.returns = spec_of(returned, self)
         return self.layout
 
-    # --- What references ask ----------------------------------------------------------------------------------------------
+    # --- What references ask ------------------------------------------------------------------------------------------
 
     def label(self, base: int | str) -> str:
         """Return what a reference's base is, for messages."""

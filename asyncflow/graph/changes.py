@@ -142,10 +142,10 @@ class _Comparison:
         if old_kind.has_revert and not new_kind.has_revert:
             yield Verdict(path, "lost revert", "had a revert and has none", refused)
 
-    # --- Numbered families ------------------------------------------------------------------------------------------------
+    # --- Numbered families --------------------------------------------------------------------------------------------
 
     def _families(self) -> tuple[list[Verdict], set[str]]:
-        """Return a verdict for each numbered family that is not what it was, and the paths whose identity is unclear."""
+        """Return a verdict for each numbered family that has changed, and the paths whose identity is unclear."""
         old, new = (_members(plan, record) for plan, record in zip((self._old, self._new), self._records, strict=True))
         found: list[Verdict] = []
         unclear: set[str] = set()
@@ -160,7 +160,9 @@ class _Comparison:
             if not was or not now or self._started.isdisjoint(was):
                 continue
             unclear.update(was, now)
-            count = f"there were {len(was)} and are {len(now)}" if len(was) != len(now) else "what they take has changed"
+            count = (
+                f"there were {len(was)} and are {len(now)}" if len(was) != len(now) else "what they take has changed"
+            )
             found.append(
                 Verdict(
                     was[0],
@@ -176,7 +178,7 @@ class _Comparison:
         record = self._records[side].tasks[task]
         return record.reads, record.constants
 
-    # --- Order ------------------------------------------------------------------------------------------------------------
+    # --- Order --------------------------------------------------------------------------------------------------------
 
     def _unsettled(self) -> set[int]:
         """Return the nodes of the new plan that wait for something that has not succeeded."""
@@ -210,10 +212,11 @@ def _members(plan: Plan, record: PlanRecord) -> dict[str, list[str]]:
 
 def _difference(verb: str, old: tuple[tuple[str, str], ...], new: tuple[tuple[str, str], ...]) -> str:
     was, now = dict(old), dict(new)
-    lines: list[str] = []
-    for name in dict.fromkeys((*was, *now)):
-        if was.get(name) != now.get(name):
-            lines.append(f"{name!r} as {was.get(name) or 'nothing'}, now {now.get(name) or 'nothing'}")
+    lines = [
+        f"{name!r} as {was.get(name) or 'nothing'}, now {now.get(name) or 'nothing'}"
+        for name in dict.fromkeys((*was, *now))
+        if was.get(name) != now.get(name)
+    ]
     return f"{verb} {'; '.join(lines) or 'the same in another order'}"
 
 

@@ -70,7 +70,9 @@ def compile_flow(root: Composite) -> Compiled:
     plan = _freeze(root, places, edges, wiring, bindings, after)
     outputs = _outputs(root, plan, wiring.sources)
     if root.targets:
-        plan = aim(plan, root.targets, {place.path: place.index for place in places.all[1:]}, wiring.sources, root.layout)
+        plan = aim(
+            plan, root.targets, {place.path: place.index for place in places.all[1:]}, wiring.sources, root.layout
+        )
         outputs = {
             name: wiring.sources.annotation(sources[0]) for name, sources in plan.provided.items()
         } or dict.fromkeys(root.targets, dict)
@@ -91,7 +93,7 @@ def _link_after(places: Places, wiring: Wiring, sequencer: Sequencer) -> None:
                 sequencer.link(place.index, node, place.codes[position])
 
 
-# --- Order ----------------------------------------------------------------------------------------------------------------
+# --- Order ------------------------------------------------------------------------------------------------------------
 
 
 def _successors(places: Places, edges: Edges) -> list[list[int]]:
@@ -177,7 +179,7 @@ def _ordered(pairs: set[Pair], order: list[int], after: list[list[int]]) -> set[
     return found
 
 
-# --- Freezing -------------------------------------------------------------------------------------------------------------
+# --- Freezing ---------------------------------------------------------------------------------------------------------
 
 
 def _freeze(

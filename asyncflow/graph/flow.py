@@ -9,10 +9,10 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-import os
 import sys
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Generic, ParamSpec, Protocol, Self, TypeVar, cast, overload
 
 from asyncflow.errors import DeclarationError, DuplicateName
@@ -51,11 +51,13 @@ class Flow(Composite, Generic[P, T_co]):
     def __init__(self, name: str, *, timeout: float | None, concurrency: int | None, module: str | None) -> None:
         self.name = check_name(name, "flow")
         self.timeout = None if timeout is None else check_seconds(timeout, f"the timeout of flow {name!r}")
-        self.concurrency = None if concurrency is None else check_count(concurrency, f"the concurrency of flow {name!r}")
+        self.concurrency = (
+            None if concurrency is None else check_count(concurrency, f"the concurrency of flow {name!r}")
+        )
         self._module = module
         self._compiled: Compiled | None = None
 
-    # --- Compiling --------------------------------------------------------------------------------------------------------
+    # --- Compiling ----------------------------------------------------------------------------------------------------
 
     def compile(self) -> Plan:
         """
@@ -83,7 +85,7 @@ class Flow(Composite, Generic[P, T_co]):
         assert self._compiled is not None
         return self._compiled
 
-    # --- Copies -----------------------------------------------------------------------------------------------------------
+    # --- Copies -------------------------------------------------------------------------------------------------------
 
     def with_options(self, *, name: str | None = None, timeout: Any = ..., concurrency: Any = ...) -> Self:
         """Return a copy under another name, or with other limits; the flow itself stays as it is."""
@@ -112,7 +114,8 @@ class Flow(Composite, Generic[P, T_co]):
         Args:
             names: Names of tasks or flows in this flow, or paths such as ``"prepare/reserve"``.
         """
-        if not names or not all(isinstance(name, str) and name for name in names):
+        given: Sequence[Any] = names
+        if not given or not all(isinstance(name, str) and name for name in given):
             raise DeclarationError(f"flow {self.name!r} has targets {names!r:.80}; give names or paths of its tasks")
         copied = self._copy()
         copied.targets = tuple(dict.fromkeys(names))
@@ -123,7 +126,7 @@ class Flow(Composite, Generic[P, T_co]):
         copied._compiled = None
         return copied
 
-    # --- Finding it again ---------------------------------------------------------------------------------------------------
+    # --- Finding it again ---------------------------------------------------------------------------------------------
 
     @property
     def ref(self) -> str | None:
@@ -144,12 +147,12 @@ class Flow(Composite, Generic[P, T_co]):
             if spec is not None:
                 place = spec.name
             elif file is not None:
-                place = os.path.abspath(file)
+                place = str(Path(file).resolve())
             else:
                 return None
         return f"{place}:{attribute}"
 
-    # --- In a builder -----------------------------------------------------------------------------------------------------
+    # --- In a builder -------------------------------------------------------------------------------------------------
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T_co:
         """Record a call in the builder that is running, and return a reference to its value."""
@@ -180,7 +183,7 @@ class Flow(Composite, Generic[P, T_co]):
         return f"<flow {self.name!r}>"
 
 
-# --- Builders -------------------------------------------------------------------------------------------------------------
+# --- Builders ---------------------------------------------------------------------------------------------------------
 
 
 class BuilderFlow(Flow[P, T_co]):
@@ -188,7 +191,7 @@ class BuilderFlow(Flow[P, T_co]):
 
     def __init__(
         self,
-        fn: Callable[..., Any],
+        fn: Any,
         *,
         name: str | None,
         provides: Provides,
@@ -199,15 +202,21 @@ class BuilderFlow(Flow[P, T_co]):
             raise DeclarationError(f"@af.flow is on {fn!r}; put it on a plain function that calls tasks")
         if not callable(fn) or isinstance(fn, type):
             raise DeclarationError(f"af.flow was given {fn!r:.80}, which is no function; options go by keyword")
-        name = name or getattr(fn, "__name__", "flow")
+        name = name or str(getattr(fn, "__name__", "flow"))
         super().__init__(name, timeout=timeout, concurrency=concurrency, module=getattr(fn, "__module__", None))
         if inspect.iscoroutinefunction(fn) or inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
-            raise DeclarationError(f"flow {name!r} is async or yields; a builder only wires tasks, so make it a plain def")
+            raise DeclarationError(
+                f"flow {name!r} is async or yields; a builder only wires tasks, so make it a plain def"
+            )
         signature = Signature(fn, what=f"flow {name!r}")
         if signature.wants_context:
-            raise DeclarationError(f"flow {name!r} takes a context, and a builder runs outside any run; give it to a task")
+            raise DeclarationError(
+                f"flow {name!r} takes a context, and a builder runs outside any run; give it to a task"
+            )
         if signature.takes_extra or signature.takes_names:
-            raise DeclarationError(f"flow {name!r} takes *args or **kwargs; its inputs need names, so take a list or a dict")
+            raise DeclarationError(
+                f"flow {name!r} takes *args or **kwargs; its inputs need names, so take a list or a dict"
+            )
         functools.update_wrapper(self, fn)
         self.fn = fn
         self._signature = signature
@@ -296,7 +305,7 @@ def flow(
     return make if fn is None else make(fn)
 
 
-# --- Patterns -------------------------------------------------------------------------------------------------------------
+# --- Patterns ---------------------------------------------------------------------------------------------------------
 
 
 class Pattern(Flow[..., dict[str, Any]]):
@@ -361,13 +370,17 @@ class Pattern(Flow[..., dict[str, Any]]):
             return
         what = f"flow {self.name!r} was given {item!r:.80}"
         if type(item) is Ref:
-            raise DeclarationError(f"flow {self.name!r} was given a reference; give the task itself, without calling it")
+            raise DeclarationError(
+                f"flow {self.name!r} was given a reference; give the task itself, without calling it"
+            )
         if isinstance(item, type) and issubclass(item, Task):
             raise DeclarationError(f"{what}, a class; make a task of it: {item.__name__}()")
         if inspect.isroutine(item):
             raise DeclarationError(f"{what}, a bare function; decorate it with @af.task")
         if isinstance(item, (list, tuple, set)):
-            raise DeclarationError(f"flow {self.name!r} was given a {type(item).__name__}; give its items with a star: *items")
+            raise DeclarationError(
+                f"flow {self.name!r} was given a {type(item).__name__}; give its items with a star: *items"
+            )
         raise DeclarationError(f"{what}; give tasks and flows")
 
     def _check_constants(self, item: Item, constants: Mapping[str, Any]) -> None:
@@ -399,17 +412,17 @@ class Pattern(Flow[..., dict[str, Any]]):
             DeclarationError: The flow is no graph, has no such item, or both are the same.
         """
         if self._layout.kind != "graph":
-            raise DeclarationError(
-                f"flow {self.name!r} is {self._layout.kind} and takes no links; make it an af.graph"
-            )
+            raise DeclarationError(f"flow {self.name!r} is {self._layout.kind} and takes no links; make it an af.graph")
         first, second = self._position(before), self._position(after)
         if first == second:
-            raise DeclarationError(f"flow {self.name!r} links {list(self._layout.names)[first]!r} to itself; leave it out")
+            raise DeclarationError(
+                f"flow {self.name!r} links {list(self._layout.names)[first]!r} to itself; leave it out"
+            )
         self._layout.links.append((first, second))
         self._layout.touch()
         return self
 
-    def _position(self, item: Item | str) -> int:
+    def _position(self, item: Any) -> int:
         layout = self._layout
         if isinstance(item, str):
             if item not in layout.names:
@@ -426,8 +439,8 @@ class Pattern(Flow[..., dict[str, Any]]):
         """Return a call of this flow in *builder*, every argument by name."""
         if args:
             raise DeclarationError(
-                f"flow {self.name!r} is called with positional arguments in flow {builder.name!r}; its inputs are known "
-                "by name only, so pass them by keyword"
+                f"flow {self.name!r} is called with positional arguments in flow {builder.name!r}; its inputs are "
+                "known by name only, so pass them by keyword"
             )
         return Call((), tuple((name, spec_of(value, builder)) for name, value in kwargs.items()), ())
 
@@ -484,7 +497,7 @@ def graph(name: str, *items: Any, timeout: float | None = None, concurrency: int
 @overload
 def as_flow(item: Flow[P, T]) -> Flow[P, T]: ...
 @overload
-def as_flow(item: FunctionTask[P, T]) -> Flow[P, T]: ...
+def as_flow(item: FunctionTask[P, T]) -> Flow[P, T]: ...  # type: ignore[overload-overlap]
 @overload
 def as_flow(item: Task) -> Flow[..., Any]: ...
 

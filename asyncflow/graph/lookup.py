@@ -121,8 +121,8 @@ class Lookup:
                 self._places.item_path(place, item) for item in (bisect_right(starts, lo) - 1, items[0], items[1])
             )
             raise AmbiguousProvider(
-                f"flow {self._flow!r}: {reader!r} needs input {name!r}, which both {one!r} and {other!r} provide; give one "
-                "of them another name with provides=, or say which with rebind=",
+                f"flow {self._flow!r}: {reader!r} needs input {name!r}, which both {one!r} and {other!r} provide; "
+                "give one of them another name with provides=, or say which with rebind=",
                 flow=self._flow,
                 task=reader,
             )

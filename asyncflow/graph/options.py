@@ -26,9 +26,9 @@ class TaskOptions(TypedDict, total=False):
     most once). ``reconcile``: asks the outside world how a lost attempt ended. ``checkpoint=False``: the value is not
     journaled, and made again on resume.
 
-    ``executor``: "thread" (the default of ``def``), "inline" for a quick ``def`` on the loop, "loop" (``async def``), or
-    one of the engine's. ``priority``: higher goes first. ``limits``: shared ``af.Limit``s. ``version``: change it when
-    the task's meaning changes.
+    ``executor``: "thread" (the default of ``def``), "inline" for a quick ``def`` on the loop, "loop" (``async def``),
+    or one of the engine's. ``priority``: higher goes first. ``limits``: shared ``af.Limit``s. ``version``: change it
+    when the task's meaning changes.
     """
 
     name: str

@@ -13,8 +13,8 @@ from asyncflow.graph.task import Task
 Later = tuple[str, int, Any]
 """
 A source that is worked out when somebody needs it, as what, which place and which name: ("return", place, ""),
-("element", place, its key), ("parameter", place, name) of a builder, or ("argument", place, name) of a pattern called in
-one.
+("element", place, its key), ("parameter", place, name) of a builder, or ("argument", place, name) of a pattern called
+in one.
 """
 
 Entry = Source | Later
@@ -25,8 +25,8 @@ class Domain:
     """
     The names that one set of nested patterns shares. A builder walls off what is in it, so its items start new ones.
 
-    ``providers`` has, for each name, the ticks at which it is provided, rising, and by what. ``read`` are the names that
-    something in it has looked for.
+    ``providers`` has, for each name, the ticks at which it is provided, rising, and by what. ``read`` are the names
+    that something in it has looked for.
     """
 
     __slots__ = ("providers", "read")
@@ -69,11 +69,11 @@ class Place:
         self.index = index
         self.parent = -1 if parent is None else parent.index
         self.position = position
-        self.path = name if parent is None or not parent.path else f"{parent.path}/{name}"
+        self.path: str = name if parent is None or not parent.path else f"{parent.path}/{name}"
         self.codes: list[int] = []
         self.lo = self.hi = lo
         self.is_top = parent is None or parent.layout.kind == "builder"
-        self.domain = Domain() if parent is None or self.is_top else parent.domain
+        self.domain: Domain = Domain() if parent is None or self.is_top else parent.domain
 
 
 class Places:
@@ -194,6 +194,6 @@ def _check_inner(flow: Composite, layout: Layout, around: set[int], stack: list[
         )
     if flow.targets:
         raise DeclarationError(
-            f"flow {flow.name!r} within flow {stack[-1][0].flow.name!r} has targets; put the whole flow there, and aim the "
-            "outermost one with .target('inner/task')"
+            f"flow {flow.name!r} within flow {stack[-1][0].flow.name!r} has targets; put the whole flow there, and aim "
+            "the outermost one with .target('inner/task')"
         )

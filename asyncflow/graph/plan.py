@@ -177,8 +177,8 @@ class Plan:
             pairs = ", ".join(f"{name!r}: ..." for name in missing)
             raise InputError(
                 f"flow {self.flow!r} needs {'input' if len(missing) == 1 else 'inputs'} "
-                f"{', '.join(map(repr, missing))}, which nothing in it provides; pass {{{pairs}}} to the run, or give the "
-                "parameter a default"
+                f"{', '.join(map(repr, missing))}, which nothing in it provides; pass {{{pairs}}} to the run, or give "
+                "the parameter a default"
             )
         return dict(given)
 

@@ -60,11 +60,35 @@ def _check_retry(attempt: int) -> None:
         raise ValueError(f"attempt {attempt} does not wait; the first retry is attempt 2")
 
 
+def _fixed_seconds(value: Any) -> float:
+    return check_seconds(value, "the delay of af.Fixed", zero=True)
+
+
+def _base(value: Any) -> float:
+    return check_seconds(value, "the base of af.Exponential")
+
+
+def _cap(value: Any) -> float:
+    return check_seconds(value, "the cap of af.Exponential")
+
+
+def _factor(value: Any) -> float:
+    return check_seconds(value, "the factor of af.Exponential")
+
+
+def _attempts(value: Any) -> int:
+    return check_count(value, "the number of attempts of af.Retry")
+
+
+def _permits(value: Any) -> int:
+    return check_count(value, "the permits of af.Limit")
+
+
 @attrs.frozen
 class Fixed:
     """Always wait the same ``seconds``."""
 
-    seconds: float = attrs.field(converter=lambda value: check_seconds(value, "the delay of af.Fixed", zero=True))
+    seconds: float = attrs.field(converter=_fixed_seconds)
 
     def delay(self, attempt: int, rng: Random = random) -> float:
         """
@@ -88,13 +112,9 @@ class Exponential:
         factor: How much longer each wait may be than the one before.
     """
 
-    base: float = attrs.field(converter=lambda value: check_seconds(value, "the base of af.Exponential"))
-    cap: float = attrs.field(
-        default=60.0, kw_only=True, converter=lambda value: check_seconds(value, "the cap of af.Exponential")
-    )
-    factor: float = attrs.field(
-        default=2.0, kw_only=True, converter=lambda value: check_seconds(value, "the factor of af.Exponential")
-    )
+    base: float = attrs.field(converter=_base)
+    cap: float = attrs.field(default=60.0, kw_only=True, converter=_cap)
+    factor: float = attrs.field(default=2.0, kw_only=True, converter=_factor)
 
     def __attrs_post_init__(self) -> None:
         if self.cap < self.base:
@@ -157,7 +177,7 @@ class Retry:
         on: The exceptions worth another attempt. A time limit that passed counts as ``TimeoutError``.
     """
 
-    n: int = attrs.field(converter=lambda value: check_count(value, "the number of attempts of af.Retry"))
+    n: int = attrs.field(converter=_attempts)
     backoff: Backoff | None = attrs.field(default=None, converter=_backoff)
     on: tuple[type[BaseException], ...] = attrs.field(default=(Exception,), kw_only=True, converter=_exceptions)
 
@@ -196,4 +216,4 @@ class Limit:
     """
 
     name: str = attrs.field(converter=_limit_name)
-    permits: int = attrs.field(converter=lambda value: check_count(value, "the permits of af.Limit"))
+    permits: int = attrs.field(converter=_permits)

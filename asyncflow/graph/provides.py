@@ -30,7 +30,7 @@ def given_by(provides: Any, what: str) -> Given:
     Raises:
         DeclarationError: It is none of the forms that provides may have, or has a name twice.
     """
-    found: list[tuple[str, Any]]
+    found: list[tuple[Any, Any]]
     if provides is None:
         return ()
     if isinstance(provides, str):

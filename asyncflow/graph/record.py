@@ -1,8 +1,8 @@
 """
 A plan as a journal keeps it.
 
-The record holds all that a machine needs to fold a journal without the user's code, and what is compared when a run is
-resumed. Policies (retries, time limits of tasks, priorities) are not in it: a changed policy applies from the resume on.
+The record holds all that a machine needs to fold a journal without the user's code, and what is compared when a run
+is resumed. Policies (retries, time limits of tasks, priorities) are not in it: a change applies from the resume on.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ class TaskRecord(msgspec.Struct, frozen=True, array_like=True):
     """
     One task.
 
-    ``reads`` has each parameter with where its value comes from, by path; ``constants`` the parameters that have constants
-    in them, with a hash; ``is_numbered`` whether a builder chose the name.
+    ``reads`` has each parameter with where its value comes from, by path; ``constants`` the parameters that have
+    constants in them, with a hash; ``is_numbered`` whether a builder chose the name.
     """
 
     name: str
@@ -142,7 +142,9 @@ def decode(body: bytes) -> Plan:
                 break
             pending[node] += 1
     if not whole or not record.scopes:
-        raise UndecodableValue(f"the recorded plan of flow {record.flow!r} does not hold together; its bytes are damaged")
+        raise UndecodableValue(
+            f"the recorded plan of flow {record.flow!r} does not hold together; its bytes are damaged"
+        )
     plan = Plan(
         flow=record.flow,
         scopes=_scopes(record),
@@ -186,7 +188,14 @@ def _record(plan: Plan) -> PlanRecord:
     for at, task in enumerate(plan.tasks):
         is_numbered = bool(plan.numbered) and bool(plan.numbered[at])
         family = task.name if is_numbered else ""
-        key = (id(task.wants), id(task.gives) if task.gives else 0, family, task.version, task.undo is None, task.executor)
+        key = (
+            id(task.wants),
+            id(task.gives) if task.gives else 0,
+            family,
+            task.version,
+            task.undo is None,
+            task.executor,
+        )
         kind = kinds.get(key)
         if kind is None:
             kind = kinds[key] = len(found)
@@ -209,9 +218,7 @@ def _record(plan: Plan) -> PlanRecord:
             texts.describe(name or f"*{number}", source, reads, constants)
         for name, source in binding.keyword:
             texts.describe(name, source, reads, constants)
-        tasks.append(
-            TaskRecord(plan.names[at], plan.scope_of[at], kind, tuple(reads), tuple(constants), is_numbered)
-        )
+        tasks.append(TaskRecord(plan.names[at], plan.scope_of[at], kind, tuple(reads), tuple(constants), is_numbered))
     return PlanRecord(
         _FORMAT,
         plan.flow,

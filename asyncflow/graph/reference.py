@@ -70,9 +70,7 @@ class Ref:
     asyncflow_base: int | str | Ref
     asyncflow_step: Select | Attr | Default | None
 
-    def __init__(
-        self, builder: Origin, base: int | str | Ref, step: Select | Attr | Default | None = None
-    ) -> None:
+    def __init__(self, builder: Origin, base: int | str | Ref, step: Select | Attr | Default | None = None) -> None:
         put = object.__setattr__
         put(self, "asyncflow_builder", builder)
         put(self, "asyncflow_base", base)
@@ -162,7 +160,7 @@ for _why, _names in _REFUSED.items():
         setattr(Ref, f"__{_name}__", _refuse(_why))
 
 
-# --- References inside arguments ----------------------------------------------------------------------------------------
+# --- References inside arguments --------------------------------------------------------------------------------------
 
 
 @attrs.frozen
@@ -240,5 +238,7 @@ def contains_reference(value: Any, depth: int = 0) -> bool:
     if depth == _DEEPEST:
         raise DeclarationError(f"an argument has containers nested more than {_DEEPEST} deep; pass it from a task")
     if isinstance(value, dict):
-        return any(contains_reference(key, depth + 1) or contains_reference(part, depth + 1) for key, part in value.items())
+        return any(
+            contains_reference(key, depth + 1) or contains_reference(part, depth + 1) for key, part in value.items()
+        )
     return any(contains_reference(part, depth + 1) for part in value)

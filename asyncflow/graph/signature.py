@@ -47,7 +47,8 @@ def resource(name: str | None = None) -> Any:
     A resource comes from ``Engine(resources={"db": pool})`` and is never journaled. It is found by *name*, else by the
     parameter's own name, else by its annotation.
     """
-    if name is not None and (not isinstance(name, str) or not name):
+    given: Any = name
+    if given is not None and (not isinstance(given, str) or not given):
         raise DeclarationError(f'the name of af.resource is {name!r:.80}; give a string, as in af.resource("db")')
     return ResourceDefault(name)
 
@@ -150,7 +151,7 @@ class Signature:
         return hint is Context or (hint is UNKNOWN and raw in ("Context", "af.Context", "asyncflow.Context"))
 
     def hint(self, name: str) -> Any:
-        """Return the resolved annotation of a parameter, or of ``"return"``; ``UNKNOWN`` where that is not to be had."""
+        """Return the resolved annotation of a parameter, or of ``"return"``; ``UNKNOWN`` where there is none."""
         try:
             return self._hints[name]
         except KeyError:
@@ -163,7 +164,7 @@ class Signature:
         return self.hint("return")
 
     def text(self, name: str) -> str:
-        """Return an annotation as text that is the same in every process, for the journal; empty where there is none."""
+        """Return an annotation as text that is the same in every process; empty where there is none."""
         raw = self._raw.get(name, inspect.Parameter.empty)
         if raw is inspect.Parameter.empty:
             return ""

@@ -83,8 +83,8 @@ class Sources:
         self._known: dict[Later, Source] = {}
         self._mappings: dict[int, dict[str, Source]] = {}
         self.shared: dict[int, tuple[Source, int]] = {}
-        """By id: values put together of several, which cross into another flow and so may be read by any number of tasks;
-        each with the flow that they can be read from."""
+        """By id: values put together of several that cross into another flow, so any number of tasks may read them;
+        each with the flow that they are read in."""
 
     def at(self, entry: Entry) -> Source:
         """Return the source that *entry* is or stands for."""
@@ -163,7 +163,7 @@ class Sources:
             return source.build.kind
         return dict if type(source) is Provided else UNKNOWN
 
-    # --- Working out ------------------------------------------------------------------------------------------------------
+    # --- Working out --------------------------------------------------------------------------------------------------
 
     def _work(self, later: Later) -> Work:
         kind, index, name = later
@@ -194,8 +194,8 @@ class Sources:
             wanted = layout.signature.returns
             if not fits(found := self.annotation(source), wanted):
                 raise TypeMismatch(
-                    f"flow {place.flow.name!r} is annotated to return {type_text(wanted)} and returns a value annotated "
-                    f"{type_text(found)}; change one of the annotations",
+                    f"flow {place.flow.name!r} is annotated to return {type_text(wanted)} and returns a value "
+                    f"annotated {type_text(found)}; change one of the annotations",
                     flow=place.flow.name,
                 )
         return source
@@ -254,7 +254,8 @@ class Sources:
         if isinstance(spec, Holder):
             parts: list[Source] = []
             for part in spec.parts:
-                parts.append((yield from self._spec(place, part)))
+                source = yield from self._spec(place, part)
+                parts.append(source)
             return Gathered(spec.shape, tuple(parts))
         if not isinstance(spec, Ref):
             return spec
@@ -264,7 +265,6 @@ class Sources:
             if base.asyncflow_step is not None:
                 steps.append(base.asyncflow_step)
             base = base.asyncflow_base
-        source: Source
         if isinstance(base, str):
             source = yield ("parameter", place.index, base)
         elif place.codes[base] >= 0:
@@ -292,9 +292,10 @@ class Sources:
             if names is None:
                 names = self._mappings[id(source)] = dict(source.items)
             if key not in names:
+                have = ", ".join(map(repr, names)) or "nothing"
                 raise FlowError(
-                    f"flow {flow!r} selects {key!r} from a flow that provides {', '.join(map(repr, names)) or 'nothing'}"
-                    f"{nearest(key, names)}; select a name that is provided",
+                    f"flow {flow!r} selects {key!r} from a flow that provides {have}{nearest(key, names)}; select "
+                    "one of these",
                     flow=flow,
                 )
             return names[key]
@@ -305,8 +306,8 @@ class Sources:
             if isinstance(key, slice):
                 return Element(source, key)
             raise FlowError(
-                f"flow {flow!r} selects {key!r} from a {source.build.kind.__name__} of {len(source.parts)} that has no such "
-                "element",
+                f"flow {flow!r} selects {key!r} from a {source.build.kind.__name__} of {len(source.parts)}, which "
+                "lacks it; select one that is there",
                 flow=flow,
             )
         return Element(source, key)

@@ -102,7 +102,8 @@ def _nodes(plan: Plan, target: str, flows: Mapping[str, int]) -> list[int]:
     except KeyError:
         known = [*flows, *(plan.path(task) for task in range(plan.size))]
         raise UnknownTarget(
-            f"flow {plan.flow!r} has no task or flow {target!r} to aim at{nearest(target, known)}; give a path below the flow",
+            f"flow {plan.flow!r} has no task or flow {target!r} to aim at{nearest(target, known)}; give a path "
+            "below the flow",
             flow=plan.flow,
             task=target,
         ) from None

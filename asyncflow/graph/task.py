@@ -33,7 +33,7 @@ T = TypeVar("T", bound="Task")
 
 
 def _is_async(fn: Any) -> bool:
-    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(type(fn), "__call__", None))  # noqa: B004
 
 
 def _check_body(fn: Any, what: str) -> None:
@@ -108,6 +108,7 @@ class Task:
     _class_signature: ClassVar[Signature | None] = None
     _class_wants: ClassVar[Wants | None] = None
     _has_own_name: ClassVar[bool] = False
+    _needs_execute: ClassVar[bool] = True
     # Set once the attributes above are; what changes an option after that clears it.
     _is_ready: bool = False
 
@@ -135,16 +136,18 @@ class Task:
             cls._class_wants = cls._wants_of(cls, f"task class {cls.__qualname__}")
 
     def __init__(self, **options: Unpack[TaskOptions]) -> None:
-        if type(self).execute is Task.execute and not isinstance(self, FunctionTask):
-            name = type(self).__name__
-            raise DeclarationError(f"{name} has no execute(); subclass it and write one, or decorate a function with @af.task")
+        name = type(self).__name__
+        if type(self)._needs_execute and type(self).execute is Task.execute:
+            raise DeclarationError(
+                f"{name} has no execute(); subclass it and write one, or decorate a function with @af.task"
+            )
         self._set(cast("dict[str, Any]", options))
 
     def execute(self, *args: Any, **kwargs: Any) -> Any:
         """Do the work. Every subclass has its own, ``def`` or ``async def``, with its inputs as parameters."""
         raise DeclarationError(f"{type(self).__name__} has no execute(); write one")
 
-    # --- Options ----------------------------------------------------------------------------------------------------------
+    # --- Options ------------------------------------------------------------------------------------------------------
 
     def _set(self, options: Mapping[str, Any]) -> None:
         """Check *options* and keep them; what depends on them is made anew when somebody asks."""
@@ -191,7 +194,9 @@ class Task:
             if cls._class_wants is None:
                 cls._class_wants = self._wants_of(cls, f"task class {cls.__qualname__}")
             put("wants", cls._class_wants)
-        self._fill(self.execute, getattr(self, "revert", None), vars(self).get("_reconcile") or self._own_hook(), method=True)
+        self._fill(
+            self.execute, getattr(self, "revert", None), vars(self).get("_reconcile") or self._own_hook(), method=True
+        )
 
     def _own_hook(self) -> Any:
         return getattr(self, "reconcile", None)
@@ -239,7 +244,7 @@ class Task:
         """Return a copy under another name: its identity within its flow."""
         return self.with_options(name=name)
 
-    # --- In a builder -----------------------------------------------------------------------------------------------------
+    # --- In a builder -------------------------------------------------------------------------------------------------
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Record a call in the builder that is running, and return a reference to its value."""
@@ -294,9 +299,11 @@ class FunctionTask(Task, Generic[P, R]):
 
     fn: Callable[..., Any]
 
+    _needs_execute: ClassVar[bool] = False
+
     def __init__(self, fn: Callable[..., Any], **options: Unpack[TaskOptions]) -> None:
         given = cast("dict[str, Any]", options)
-        name = given.get("name") or getattr(fn, "__name__", "")
+        name = str(given.get("name") or getattr(fn, "__name__", ""))
         if not given.get("name") and (not name or name == "<lambda>"):
             raise DeclarationError(f"the function {fn!r:.80} has no name to call a task by; say af.task(name=...)")
         _check_body(fn, f"task {name!r}")
@@ -349,8 +356,8 @@ class FunctionTask(Task, Generic[P, R]):
         """
         Make *fn* what tells how a lost attempt ended, and return *fn* as it is.
 
-        It takes any of the task's inputs by name and the context first on request, and returns an outcome, or None if the
-        attempt is to be made again.
+        It takes any of the task's inputs by name and the context first on request, and returns an outcome, or None if
+        the attempt is to be made again.
 
         Raises:
             DeclarationError: The task has such a hook, or *fn* takes what is no input of the task.
@@ -383,7 +390,7 @@ class FunctionTask(Task, Generic[P, R]):
         return self._signature.returns
 
 
-# --- The decorator --------------------------------------------------------------------------------------------------------
+# --- The decorator ----------------------------------------------------------------------------------------------------
 
 
 class _Probe:
@@ -394,11 +401,13 @@ class Decorator(Protocol):
     """``af.task(...)`` with options, still to be put on a function."""
 
     @overload
-    def __call__(self, fn: Callable[Concatenate[_Probe, P], Coroutine[Any, Any, R]], /) -> FunctionTask[Concatenate[Any, P], R]: ...  # type: ignore[overload-overlap]
+    def __call__(
+        self, fn: Callable[Concatenate[_Probe, P], Coroutine[Any, Any, R]], /
+    ) -> FunctionTask[Concatenate[Any, P], R]: ...
     @overload
-    def __call__(self, fn: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]], /) -> FunctionTask[P, R]: ...  # type: ignore[overload-overlap]
+    def __call__(self, fn: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]], /) -> FunctionTask[P, R]: ...
     @overload
-    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> FunctionTask[P, R]: ...  # type: ignore[overload-overlap]
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> FunctionTask[P, R]: ...
     @overload
     def __call__(self, fn: Callable[Concatenate[_Probe, P], R], /) -> FunctionTask[Concatenate[Any, P], R]: ...
     @overload
@@ -408,11 +417,11 @@ class Decorator(Protocol):
 
 
 @overload
-def task(fn: Callable[Concatenate[_Probe, P], Coroutine[Any, Any, R]], /) -> FunctionTask[Concatenate[Any, P], R]: ...  # type: ignore[overload-overlap]
+def task(fn: Callable[Concatenate[_Probe, P], Coroutine[Any, Any, R]], /) -> FunctionTask[Concatenate[Any, P], R]: ...
 @overload
-def task(fn: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]], /) -> FunctionTask[P, R]: ...  # type: ignore[overload-overlap]
+def task(fn: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]], /) -> FunctionTask[P, R]: ...
 @overload
-def task(fn: Callable[P, Coroutine[Any, Any, R]], /) -> FunctionTask[P, R]: ...  # type: ignore[overload-overlap]
+def task(fn: Callable[P, Coroutine[Any, Any, R]], /) -> FunctionTask[P, R]: ...
 @overload
 def task(fn: Callable[Concatenate[_Probe, P], R], /) -> FunctionTask[Concatenate[Any, P], R]: ...
 @overload

@@ -153,7 +153,7 @@ def attribute_of(annotation: Any, name: str) -> Any:
 def _fields_of(cls: Any) -> dict[str, Any]:
     try:
         return typing.get_type_hints(cls)
-    except Exception:  # noqa: BLE001
+    except Exception:
         # Whatever its annotations do when they are evaluated, the flow compiles without them.
         return {}
 

@@ -112,12 +112,10 @@ class Wants:
             wants.append(Want(parameter.name, name, by_position, default, fixed))
         taken = {want.parameter for want in wants} | {want.name for want in wants}
         extra = [name for name in (*required, *renamed) if name not in taken]
-        for name in dict.fromkeys(extra):
-            if name not in injected:
-                wants.append(Want(name, renamed.get(name, name), False))
-        for name, value in injected.items():
-            if name not in known:
-                wants.append(Want(name, name, False, fixed=Constant(value)))
+        extra = [name for name in dict.fromkeys(extra) if name not in injected]
+        wants.extend(Want(name, renamed.get(name, name), False) for name in extra)
+        free = {name: value for name, value in injected.items() if name not in known}
+        wants.extend(Want(name, name, False, fixed=Constant(value)) for name, value in free.items())
         self.by_name = tuple(wants)
         self.names: tuple[str | None, ...] = tuple(want.parameter for want in wants if want.by_position)
         self._fixed = {want.parameter: want.fixed for want in wants if want.fixed is not None}
@@ -142,7 +140,7 @@ class Wants:
             parameters = [p.name for p in self.signature.parameters]
             if len(rebind) > len(parameters):
                 raise DeclarationError(
-                    f"{self.what} has rebind={rebind!r:.80} for {len(parameters)} parameters; give at most one name each"
+                    f"{self.what} has rebind={rebind!r:.80} for {len(parameters)} parameters; give no more names"
                 )
             rebind = dict(zip(parameters, rebind, strict=False))
         renamed = _mapping(rebind, self.what, "rebind")
@@ -252,7 +250,9 @@ class HookWants:
         for parameter in signature.parameters:
             name = parameter.name
             if parameter.kind is parameter.kind.POSITIONAL_ONLY:
-                raise DeclarationError(f"{what} takes {name!r} by position only; it is called by keyword, so drop the /")
+                raise DeclarationError(
+                    f"{what} takes {name!r} by position only; it is called by keyword, so drop the /"
+                )
             if (name == "outcome" and self.outcome) or (name == "failures" and self.failures):
                 continue
             if parameter.is_resource:

@@ -98,7 +98,7 @@ class Wiring:
             # Asked for even if nothing reads it: a flow requires its parameters.
             self.sources.resolve(("parameter", place.index, name))
 
-    # --- By reference -----------------------------------------------------------------------------------------------------
+    # --- By reference -------------------------------------------------------------------------------------------------
 
     def _bind_call(self, place: Place, position: int, task: int) -> Binding:
         call = place.layout.calls[position]
@@ -130,7 +130,7 @@ class Wiring:
         self.follow(source, task)
         return source
 
-    # --- By name ----------------------------------------------------------------------------------------------------------
+    # --- By name ------------------------------------------------------------------------------------------------------
 
     def _bind_names(self, place: Place, position: int, task: int, precedes: set[Pair] | None) -> Binding:
         """Return a task's binding; *precedes* is None until the order is known."""
@@ -177,7 +177,7 @@ class Wiring:
             self.follow(source, task)
         return source
 
-    # --- Edges ------------------------------------------------------------------------------------------------------------
+    # --- Edges --------------------------------------------------------------------------------------------------------
 
     def follow(self, source: Source, task: int) -> None:
         """Add an edge from whatever gives *source* to *task*."""
@@ -262,7 +262,7 @@ class Wiring:
             found = self._bindings[key] = Binding(tuple(positional), tuple(keyword), names, None)
         return found
 
-    # --- Checks -----------------------------------------------------------------------------------------------------------
+    # --- Checks -------------------------------------------------------------------------------------------------------
 
     def _check(self, provided: Any, wanted: Any, source: Source, task: int, parameter: str | None) -> None:
         if provided is UNKNOWN or wanted is UNKNOWN or provided is wanted:

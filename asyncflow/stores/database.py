@@ -8,9 +8,10 @@ the journal, and the thread never keeps a process from ending.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -42,24 +43,31 @@ class Database:
     """
     An open connection. Statements run one after the other, in the order in which they are asked for.
 
-    Without a transaction of its own a statement is one: it is written whole or not at all.
+    A statement outside any transaction is one by itself: it is written whole or not at all.
     """
 
-    def __init__(self, connection: aiosqlite.Connection, path: str) -> None:
+    def __init__(self, connection: aiosqlite.Connection, shown: str) -> None:
         self._connection = connection
-        self._path = path
+        self.shown = shown
         self._is_closed = False
 
     @classmethod
-    async def connect(cls, path: str, *, mode: str) -> Database:
-        """Open the file at *path*, a real path; *mode* is "ro", "rw" or "rwc", which makes the file if it is not there."""
+    async def connect(cls, path: str, *, shown: str, mode: str) -> Database:
+        """
+        Open a file.
+
+        Args:
+            path: Its real path.
+            shown: Its name in messages, as the user gave it.
+            mode: "ro" to read, or "rwc" to write and to make it if it is not there.
+        """
         address = f"{Path(path).as_uri()}?mode={mode}"
         connection = _connection(address)
         try:
             await connection
         except (sqlite3.Error, OSError) as error:
-            raise _plain(error, path) from error
-        return cls(connection, path)
+            raise _plain(error, shown) from error
+        return cls(connection, shown)
 
     async def fetch(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
         """
@@ -71,7 +79,7 @@ class Database:
         give_up_at: float | None = None
         while True:
             if self._is_closed:
-                raise StoreError(f"journal {self._path!r} is closed", path=self._path)
+                raise StoreError(f"journal {self.shown!r} is closed", path=self.shown)
             try:
                 # One trip to the thread; it has fetched everything when it comes back, so no cursor is ever held.
                 return cast("list[Row]", await self._connection.execute_fetchall(sql, parameters))
@@ -81,15 +89,24 @@ class Database:
                     # SQLite has waited for one busy timeout already, or has seen at once that waiting inside is no use.
                     give_up_at = loop.time() + PATIENCE - _BUSY_TIMEOUT
                 if not _is_busy(error) or loop.time() >= give_up_at:
-                    raise _plain(error, self._path) from error
+                    raise _plain(error, self.shown) from error
             except (OverflowError, UnicodeError) as error:
-                raise _plain(error, self._path) from error
+                raise _plain(error, self.shown) from error
             await asyncio.sleep(_PAUSE)
 
-    @property
-    def in_transaction(self) -> bool:
-        """Whether a BEGIN waits for its end."""
-        return not self._is_closed and self._connection.in_transaction
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        """Make the statements of the block one: all of them last when it is left, or none if it raises."""
+        # IMMEDIATE takes the write lock now. Taking it later could find that another process has written since.
+        await self.fetch("BEGIN IMMEDIATE")
+        try:
+            yield
+            await self.fetch("COMMIT")
+        except BaseException:
+            # Some errors have rolled back already.
+            if not self._is_closed and self._connection.in_transaction:
+                await self.fetch("ROLLBACK")
+            raise
 
     async def close(self) -> None:
         """Close the connection and wait until its thread is gone."""
@@ -116,6 +133,11 @@ def _connection(address: str) -> aiosqlite.Connection:
     return made[0]
 
 
+def not_sqlite(shown: str) -> NotAJournal:
+    """Return what to raise of a file that SQLite did not make."""
+    return NotAJournal(f"{shown!r} is not an SQLite file, so it is not a journal; give the path of another file", path=shown)
+
+
 def _code(error: BaseException) -> int:
     # The low byte is the kind of error, the rest its variety.
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
@@ -128,7 +150,7 @@ def _is_busy(error: sqlite3.Error) -> bool:
 def _plain(error: BaseException, path: str) -> StoreError:
     code = _code(error)
     if code == sqlite3.SQLITE_NOTADB:
-        return NotAJournal(f"{path!r} is not an SQLite file, so it is not a journal; give the path of another file", path=path)
+        return not_sqlite(path)
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StoreError(
             f"journal {path!r} has been locked by another process for {PATIENCE:g} s; let that process finish or end it, "

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from asyncflow.errors import NotAJournal, SchemaTooNew
-from asyncflow.stores.database import Database
+from asyncflow.stores.database import Database, not_sqlite
 
 APPLICATION_ID = 0x61666C77
 """The letters ``aflw``, in the place that SQLite keeps for it."""
@@ -78,7 +78,7 @@ _MAGIC = b"SQLite format 3\0"
 _APPLICATION_ID_AT = slice(68, 72)
 
 
-def check_header(path: str) -> None:
+def check_header(path: str, shown: str) -> None:
     """
     Let a file that is ours pass, or one that is empty or absent.
 
@@ -97,12 +97,12 @@ def check_header(path: str) -> None:
         # A rollback journal beside it: someone died while writing. SQLite must put that right before anyone can look.
         return
     if not header.startswith(_MAGIC):
-        raise NotAJournal(f"{path!r} is not an SQLite file, so it is not a journal; give the path of another file", path=path)
+        raise not_sqlite(shown)
     if int.from_bytes(header[_APPLICATION_ID_AT], "big") != APPLICATION_ID:
-        raise _foreign(path)
+        raise _foreign(shown)
 
 
-async def prepare(database: Database, path: str) -> None:
+async def prepare(database: Database) -> None:
     """
     Make an empty file a journal, and bring an older journal up to date.
 
@@ -110,41 +110,35 @@ async def prepare(database: Database, path: str) -> None:
         NotAJournal: The file is a database of something else.
         SchemaTooNew: It was written by a newer asyncflow.
     """
-    if await _version(database, path) < VERSION:
-        await database.fetch("BEGIN IMMEDIATE")
-        try:
+    if await _version(database) < VERSION:
+        async with database.transaction():
             # Read again: another process may have been quicker.
-            for version in range(await _version(database, path), VERSION):
+            for version in range(await _version(database), VERSION):
                 for statement in STEPS[version]:
                     await database.fetch(statement)
                 # A pragma takes no parameters.
                 await database.fetch(f"PRAGMA user_version = {version + 1}")
             await database.fetch(f"PRAGMA application_id = {APPLICATION_ID}")
-            await database.fetch("COMMIT")
-        except BaseException:
-            if database.in_transaction:
-                await database.fetch("ROLLBACK")
-            raise
     await database.fetch("PRAGMA journal_mode = WAL")
 
 
-async def _version(database: Database, path: str) -> int:
+async def _version(database: Database) -> int:
     """Return how many steps the file has taken; 0 if it is empty."""
     [(application_id,)] = await database.fetch("PRAGMA application_id")
     [(version,)] = await database.fetch("PRAGMA user_version")
     [(things,)] = await database.fetch("SELECT count(*) FROM sqlite_master")
     if application_id != APPLICATION_ID and (application_id or version or things):
-        raise _foreign(path)
+        raise _foreign(database.shown)
     if version > VERSION:
         raise SchemaTooNew(
-            f"{path!r} has journal version {version} and this asyncflow reads up to {VERSION}; open it with a newer asyncflow",
-            path=path,
+            f"{database.shown!r} has journal version {version} and this asyncflow reads up to {VERSION}; open it with a newer asyncflow",
+            path=database.shown,
         )
     return int(version)
 
 
-def _foreign(path: str) -> NotAJournal:
+def _foreign(shown: str) -> NotAJournal:
     return NotAJournal(
-        f"{path!r} is an SQLite database of something else, not a journal of asyncflow; give the path of another file",
-        path=path,
+        f"{shown!r} is an SQLite database of something else, not a journal of asyncflow; give the path of another file",
+        path=shown,
     )

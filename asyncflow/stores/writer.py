@@ -10,12 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import struct
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
-
-import attrs
 
 from asyncflow.codec import checksum
 from asyncflow.errors import AsyncflowError, RunExists, RunOvertaken, StoreError
@@ -23,6 +20,7 @@ from asyncflow.interfaces import NewRun
 from asyncflow.states import RunState
 from asyncflow.stores.database import Database
 from asyncflow.stores.errand import send_on_errand
+from asyncflow.stores.line import Append, Line, seal
 
 T = TypeVar("T")
 
@@ -45,76 +43,14 @@ _COMMIT_BYTES = 12 << 10
 
 _INSERT_COLUMNS = 7
 _CREATE_COLUMNS = 9
-_PLACE = struct.Struct("<qq")
-
-
-def seal(key: int, number: int, body: bytes) -> int:
-    """Return the checksum of a record. It covers the run and the number too, so that a record in the wrong place shows."""
-    return checksum(_PLACE.pack(key, number) + body)
-
-
-@attrs.define(eq=False)
-class Line:
-    """
-    What the writer knows of one run that this engine owns.
-
-    Attributes:
-        run_id: The run.
-        durability: Its level.
-        key: Its key in the file; 0 until it has been created.
-        epoch: The epoch under which it was claimed.
-        next: The number of its next record.
-        state: The state that its last record told.
-        last: Its last append, if there was any.
-        error: Why nothing more is written. It stays: a record after one that was not written would leave a gap.
-        is_told: Whether somebody has been told that.
-    """
-
-    run_id: str
-    durability: str
-    key: int = 0
-    epoch: int = 1
-    next: int = 0
-    state: RunState = RunState.RUNNING
-    last: Append | None = None
-    error: AsyncflowError | None = None
-    is_told: bool = False
-
-    def refusal(self) -> AsyncflowError:
-        """Return why nothing more is written, fresh for one more who asks."""
-        assert self.error is not None
-        self.is_told = True
-        return _again(self.error)
-
-
-@attrs.define(eq=False)
-class Append:
-    """
-    One record on its way, and for the first of a run what makes the run exist.
-
-    ``waiter`` is the appender's and may be cancelled; ``watcher`` is for who waits for its end, whatever that is.
-    """
-
-    line: Line
-    number: int
-    at: float
-    body: bytes
-    state: str | None
-    blobs: Mapping[str, bytes]
-    size_bytes: int
-    waiter: asyncio.Future[None] | None
-    new: NewRun | None = None
-    plan: bytes | None = None
-    watcher: asyncio.Future[None] | None = None
-    is_settled: bool = False
 
 
 class Writer:
     """Commits appends in batches, and runs what else must be written between them."""
 
-    def __init__(self, database: Database, path: str, owner: int) -> None:
+    def __init__(self, database: Database, owner: int) -> None:
         self._database = database
-        self._path = path
+        self._path = database.shown
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._pending: deque[Append] = deque()
@@ -296,7 +232,7 @@ class Writer:
         """Write a batch, all or nothing, but for appends that do not fit what is in the file; return why those do not."""
         if not any(append.new is not None or append.blobs for append in batch):
             return await self._insert(batch)
-        async with _transaction(self._database):
+        async with self._database.transaction():
             errors = await self._create([append for append in batch if append.new is not None])
             errors |= await self._insert([append for append in batch if append not in errors])
             # Which records were taken is known only now. The commit makes them and their blobs last together.
@@ -439,27 +375,6 @@ async def keep_plan(database: Database, digest: str, body: bytes) -> None:
     await database.fetch(
         "INSERT INTO plans(digest, body, checksum) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (digest, body, checksum(body))
     )
-
-
-@contextlib.asynccontextmanager
-async def _transaction(database: Database) -> AsyncIterator[None]:
-    await database.fetch("BEGIN IMMEDIATE")
-    try:
-        yield
-        await database.fetch("COMMIT")
-    except BaseException:
-        # Some errors have rolled back already.
-        if database.in_transaction:
-            await database.fetch("ROLLBACK")
-        raise
-
-
-def _again(error: AsyncflowError) -> AsyncflowError:
-    """Return a copy: an exception that is raised in several places collects the traces of all."""
-    copy = type(error).__new__(type(error), *error.args)
-    copy.__dict__.update(error.__dict__)
-    copy.__cause__ = error.__cause__
-    return copy
 
 
 def _as_store_error(error: Exception, path: str) -> StoreError:

@@ -1,0 +1,358 @@
+"""From what a machine wants done to actors that do it: each command answered, each body given arguments and permits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Protocol
+
+from asyncflow import messages as m
+from asyncflow.errors import CodecError, InputUnavailable, StoreError
+from asyncflow.graph.inputs import NoValue
+from asyncflow.machine.ledger import NO_VALUE
+from asyncflow.machine.run import RunMachine
+from asyncflow.outcomes import Cancelled, Failure, Outcome, Success
+from asyncflow.runtime import permits
+from asyncflow.runtime.actor import Actor, Home
+from asyncflow.runtime.large import LargeValues
+from asyncflow.runtime.permits import Claim, Pool
+from asyncflow.runtime.values import RunValues
+
+
+class Desk(Home, Protocol):
+    """What a dispatcher needs of the supervisor whose commands it answers, besides being its actors' home."""
+
+    machine: RunMachine
+    values: RunValues
+    large: LargeValues
+
+    def take(self, event: m.Event) -> None:
+        """Apply *event* and put it on record."""
+
+    def order(self, act: Callable[..., None], *args: Any) -> None:
+        """Call *act* once this turn's events are durable."""
+
+    def note(self, act: Callable[[], None]) -> None:
+        """Call *act* in the next turn."""
+
+    def wake(self) -> None:
+        """Have another turn soon, whatever the inbox holds."""
+
+    def later(self, key: object, when: float, act: Callable[[], None]) -> None:
+        """Call *act* in a turn at *when*, POSIX seconds. One timer a key: a later one takes its place."""
+
+    def watch_deadlines(self) -> None:
+        """Set timers for deadlines that have none."""
+
+
+class Dispatcher:
+    """
+    Answers the commands of one run's machine, and knows its living actors.
+
+    ``released`` holds what ended bodies held: it is given back in the next turn, after their endings have been applied,
+    so that what becomes ready by an ending competes for the permits that the ending sets free.
+    """
+
+    def __init__(self, desk: Desk, pools: Mapping[str, Pool]) -> None:
+        self._desk = desk
+        self._machine = desk.machine
+        self._pools = pools
+        self._scope_pools: dict[int, Pool] = {}
+        self._has_limits = bool(desk.machine.plan.has_limits or "" in pools)
+        # By task; an actor whose body was left behind stays until that is gone, even after the run's end.
+        self.actors: dict[int, Actor] = {}
+        self.released: list[Claim] = []
+        self._is_closed = False
+        self._emptied: asyncio.Future[None] | None = None
+        self._loading: set[asyncio.Task[None]] = set()
+        self._broken: StoreError | None = None
+
+    def answer(self, commands: list[m.Command]) -> None:
+        """Answer *commands*, each now or once its time, its permits or its values are there."""
+        answers = self._ANSWERS
+        for command in commands:
+            answers[type(command)](self, command)
+
+    def serve(self) -> None:
+        """Give back what ended bodies held, then grant, own claims and others', in the lines' order."""
+        if not self._has_limits:
+            return
+        released, self.released = self.released, []
+        for claim in released:
+            permits.release(claim)
+        permits.serve(self._pools.values())
+        permits.serve(self._scope_pools.values())
+
+    def stop_bodies(self) -> None:
+        """Have every body told to stop, since the run is to stand still."""
+        for actor in self.actors.values():
+            self._desk.order(actor.cancel, "suspend")
+
+    def close(self) -> None:
+        """Wait for nothing any more, and give back what is not held by a body."""
+        self._is_closed = True
+        if self._has_limits:
+            for pool in (*self._pools.values(), *self._scope_pools.values()):
+                pool.drop(self)
+            for claim in self.released:
+                permits.release(claim)
+                permits.serve(claim.pools)
+            self.released.clear()
+
+    async def bodies_gone(self, timeout: float) -> None:
+        """Tell every body to stop and wait until they are gone, but not longer than *timeout* seconds."""
+        for actor in list(self.actors.values()):
+            actor.cancel("suspend")
+        if self.actors:
+            self._emptied = asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._emptied], timeout=timeout)
+
+    # --- Permits ------------------------------------------------------------------------------------------------------
+
+    def gone(self, actor: Actor) -> None:
+        """Forget *actor*; its permits are given back in the next turn, after its ending has been applied."""
+        if self.actors.get(actor.task) is actor:
+            del self.actors[actor.task]
+            if self._emptied is not None and not self.actors and not self._emptied.done():
+                self._emptied.set_result(None)
+        if actor.claim is not None:
+            self._give_back(actor.claim)
+            actor.claim = None
+
+    def _give_back(self, claim: Claim) -> None:
+        if self._is_closed:
+            permits.release(claim)
+            permits.serve(claim.pools)
+        else:
+            self.released.append(claim)
+            self._desk.wake()
+
+    def lingers(self, actor: Actor) -> None:
+        """Keep *actor*, whose body is still there, and let reverts past its permits."""
+        if actor.claim is not None:
+            permits.linger(actor.claim)
+
+    def granted(self, claim: Claim) -> None:
+        """A claim of this run has its permits; called by whoever gave them back."""
+        self._desk.note(lambda: self._use(claim))
+
+    # --- Starting and undoing -----------------------------------------------------------------------------------------
+
+    def _on_start(self, command: m.Start) -> None:
+        if command.not_before is not None and command.not_before > self._desk.clock.now():
+            self._desk.later(command.task, command.not_before, lambda: self._ask(command.task, command.attempt))
+        elif self._has_limits:
+            self._ask(command.task, command.attempt)
+        else:
+            self._begin(command.task, command.attempt, None)
+
+    def _on_revert(self, command: m.Revert) -> None:
+        if command.not_before is not None and command.not_before > self._desk.clock.now():
+            self._desk.later(
+                command.task, command.not_before, lambda: self._ask(command.task, command.attempt, is_revert=True)
+            )
+        elif self._has_limits:
+            self._ask(command.task, command.attempt, is_revert=True)
+        else:
+            self._begin_revert(command.task, command.attempt, None)
+
+    def _ask(self, task: int, attempt: int, *, is_revert: bool = False) -> None:
+        if not self._machine.wants(task):
+            return
+        lingering = self.actors.get(task)
+        pools = self._pools_of(task)
+        if not pools or (is_revert and lingering is not None):
+            # A body that was left behind holds the permits that its own revert would need.
+            self._proceed(task, attempt, None, is_revert)
+            return
+        ranks = self._machine.plan.ranks
+        if is_revert:
+            place = -self._machine.places[task]
+        else:
+            place = task if ranks is None else ranks[task]
+        permits.ask(Claim(self, task, attempt, place, pools, is_revert))
+
+    def _use(self, claim: Claim) -> None:
+        if self._machine.wants(claim.task):
+            self._proceed(claim.task, claim.attempt, claim, claim.is_revert)
+        else:
+            self.released.append(claim)
+
+    def _proceed(self, task: int, attempt: int, claim: Claim | None, is_revert: bool) -> None:
+        if is_revert:
+            self._begin_revert(task, attempt, claim)
+        else:
+            self._begin(task, attempt, claim)
+
+    def _pools_of(self, task: int) -> tuple[Pool, ...]:
+        plan = self._machine.plan
+        assert plan.tasks is not None
+        found = [self._pools[""]] if "" in self._pools else []
+        for scope in plan.enclosing(plan.scope_of[task]):
+            size = plan.scopes[scope].concurrency
+            if size is not None:
+                if scope not in self._scope_pools:
+                    self._scope_pools[scope] = Pool(plan.scopes[scope].path or plan.flow, size)
+                found.append(self._scope_pools[scope])
+        found.extend(self._pools[limit.name] for limit in plan.tasks[task].limits)
+        return tuple(found)
+
+    def _begin(self, task: int, attempt: int, claim: Claim | None) -> None:
+        machine = self._machine
+        binding = machine.plan.bindings[task]
+        if self._desk.keeps_bytes and self._must_load(
+            binding.reads(), lambda: self._loaded(task, attempt, claim, False)
+        ):
+            return
+        try:
+            args, kwargs = binding.read(self._desk.values)
+        except (StoreError, CodecError):
+            raise  # what cannot be decoded stops the run, which stays resumable
+        except Exception as error:
+            self._desk.take(m.TaskFailed(task, Failure(self._unreadable(task, error))))
+            if claim is not None:
+                self.released.append(claim)
+            return
+        recovered = bool(machine.lost) and bool(machine.lost.get(task))
+        self._desk.take(m.AttemptStarted(task, attempt))
+        self._desk.order(self._actor(task, claim).start, attempt, args, kwargs, recovered)
+
+    def _begin_revert(self, task: int, attempt: int, claim: Claim | None) -> None:
+        machine = self._machine
+        plan = machine.plan
+        assert plan.tasks is not None
+        declared, kwargs = plan.tasks[task], dict[str, Any]()
+        if declared.undo is not None:
+            binding, wants = plan.bindings[task], declared.undo_wants
+            if self._desk.keeps_bytes and self._must_load(
+                [task, *binding.reads()], lambda: self._loaded(task, attempt, claim, True)
+            ):
+                return
+            try:
+                kwargs = wants.select(binding.by_name(self._desk.values), self._desk.values)
+            except (StoreError, CodecError):
+                raise
+            except Exception as error:
+                self._desk.take(m.RevertStarted(task, attempt))
+                self._desk.take(m.RevertFailed(task, Failure(error), False))
+                if claim is not None:
+                    self.released.append(claim)
+                return
+            if wants.outcome:
+                kwargs["outcome"] = self._outcome(task)
+            if wants.failures:
+                kwargs["failures"] = {plan.path(failed): machine.outcomes[failed] for failed in machine.failures}
+        self._desk.take(m.RevertStarted(task, attempt))
+        self._desk.order(self._actor(task, claim).revert, attempt, kwargs)
+
+    def _on_reconcile(self, command: m.Reconcile) -> None:
+        task = command.task
+        binding = self._machine.plan.bindings[task]
+        if not self._machine.wants(task) or (
+            self._desk.keeps_bytes and self._must_load(binding.reads(), lambda: self._on_reconcile(command))
+        ):
+            return
+        assert self._machine.plan.tasks is not None
+        wants = self._machine.plan.tasks[task].reconciler_wants
+        kwargs = wants.select(binding.by_name(self._desk.values), self._desk.values)
+        attempt = self._machine.attempts[task]
+        self._desk.take(m.ReconcileStarted(task))
+        self._desk.order(self._actor(task, None).reconcile, attempt, kwargs)
+
+    def _outcome(self, task: int) -> Outcome[Any]:
+        """Return how the attempt that is undone ended; one that was lost counts as cancelled."""
+        value = self._machine.values[task]
+        if value is NO_VALUE:
+            return self._machine.outcomes.get(task, Cancelled())
+        return Success(self._desk.values.open(value))
+
+    def _actor(self, task: int, claim: Claim | None) -> Actor:
+        actor = self.actors.get(task)
+        if actor is None:
+            machine = self._machine
+            plan = machine.plan
+            assert plan.tasks is not None
+            execution = machine.executions.get(task, 0) + 1 if machine.executions else 1
+            actor = Actor(self._desk, task, plan.tasks[task], plan.path(task), execution, claim)
+            self.actors[task] = actor
+        elif claim is not None:
+            # The body left behind holds a claim already; the new one goes free with the next body.
+            self.released.append(claim)
+        return actor
+
+    def _unreadable(self, task: int, error: Exception) -> Exception:
+        path = self._machine.plan.path(task)
+        if isinstance(error, NoValue):
+            return InputUnavailable(f"task {path!r} needs {error.name!r}, which has no value; give the input a default")
+        error.add_note(f"while the inputs of task {path!r} were put together")
+        return error
+
+    # --- Decisions that need a policy or the clock --------------------------------------------------------------------
+
+    def _on_schedule_retry(self, command: m.ScheduleRetry) -> None:
+        assert self._machine.plan.tasks is not None
+        declared = self._machine.plan.tasks[command.task]
+        policy = declared.revert_retry if command.reverting else declared.retry
+        assert policy is not None
+        self._desk.take(m.RetryScheduled(command.task, self._desk.clock.now() + policy.delay(command.attempt)))
+
+    def _on_give_up(self, command: m.GiveUp) -> None:
+        if command.reverting:
+            self._desk.take(m.RevertGivenUp(command.task))
+        else:
+            self._desk.take(m.TaskFailed(command.task, command.failure))
+
+    def _on_cancel(self, command: m.Cancel) -> None:
+        actor = self.actors.get(command.task)
+        if actor is not None:
+            self._desk.order(actor.cancel, command.cause)
+
+    def _on_open_scope(self, command: m.OpenScope) -> None:
+        timeout = self._machine.plan.scopes[command.scope].timeout
+        assert timeout is not None
+        self._desk.take(m.ScopeStarted(command.scope, self._desk.clock.now() + timeout))
+        self._desk.watch_deadlines()
+
+    def _on_suspend(self, command: m.Suspend) -> None:
+        self._desk.take(m.RunSuspended())
+
+    def _on_end(self, command: m.End) -> None:
+        self._desk.take(m.RunEnded(command.state))
+
+    # --- Large values -------------------------------------------------------------------------------------------------
+
+    def _must_load(self, tasks: list[int], again: Callable[[], None]) -> bool:
+        """Return whether a value of *tasks* is not in memory; *again* is then called in the turn after it is."""
+        if not self._desk.large.missing(tasks):
+            return False
+        loading = asyncio.get_running_loop().create_task(self._load(tasks, again))
+        self._loading.add(loading)
+        loading.add_done_callback(self._loading.discard)
+        return True
+
+    async def _load(self, tasks: list[int], again: Callable[[], None]) -> None:
+        try:
+            await self._desk.large.load(tasks)
+        except StoreError as error:
+            self._broken = error
+        self._desk.note(again)
+
+    def _loaded(self, task: int, attempt: int, claim: Claim | None, is_revert: bool) -> None:
+        if self._broken is not None:
+            raise self._broken
+        if self._machine.wants(task):
+            self._proceed(task, attempt, claim, is_revert)
+        elif claim is not None:
+            self.released.append(claim)
+
+    _ANSWERS: ClassVar[dict[type[m.Command], Callable[[Dispatcher, Any], None]]] = {
+        m.Start: _on_start,
+        m.Revert: _on_revert,
+        m.Reconcile: _on_reconcile,
+        m.ScheduleRetry: _on_schedule_retry,
+        m.GiveUp: _on_give_up,
+        m.Cancel: _on_cancel,
+        m.OpenScope: _on_open_scope,
+        m.Suspend: _on_suspend,
+        m.End: _on_end,
+    }

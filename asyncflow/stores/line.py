@@ -1,0 +1,88 @@
+"""What the writer knows of each run that this engine owns, and of each record on its way into the file."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Mapping
+
+import attrs
+
+from asyncflow.codec import checksum
+from asyncflow.errors import AsyncflowError
+from asyncflow.interfaces import NewRun
+from asyncflow.states import RunState
+
+
+_PLACE = struct.Struct("<qq")
+
+
+def seal(key: int, number: int, body: bytes) -> int:
+    """Return the checksum of a record. It covers the run and the number too, so that a record in the wrong place shows."""
+    return checksum(_PLACE.pack(key, number) + body)
+
+
+@attrs.define(eq=False)
+class Line:
+    """
+    What the writer knows of one run that this engine owns.
+
+    Attributes:
+        run_id: The run.
+        durability: Its level.
+        key: Its key in the file; 0 until it has been created.
+        epoch: The epoch under which it was claimed.
+        next: The number of its next record.
+        state: The state that its last record told.
+        last: Its last append, if there was any.
+        error: Why nothing more is written. It stays: a record after one that was not written would leave a gap.
+        is_told: Whether somebody has been told that.
+        is_released: Whether the run has been given up.
+    """
+
+    run_id: str
+    durability: str
+    key: int = 0
+    epoch: int = 1
+    next: int = 0
+    state: RunState = RunState.RUNNING
+    last: Append | None = None
+    error: AsyncflowError | None = None
+    is_told: bool = False
+    is_released: bool = False
+
+    def refusal(self) -> AsyncflowError:
+        """Return why nothing more is written, fresh for one more who asks."""
+        assert self.error is not None
+        self.is_told = True
+        return _again(self.error)
+
+
+@attrs.define(eq=False)
+class Append:
+    """
+    One record on its way, and for the first of a run what makes the run exist.
+
+    ``waiter`` is the appender's and may be cancelled; ``watcher`` is for who waits for its end, whatever that is.
+    """
+
+    line: Line
+    number: int
+    at: float
+    body: bytes
+    state: str | None
+    blobs: Mapping[str, bytes]
+    size_bytes: int
+    waiter: asyncio.Future[None] | None
+    new: NewRun | None = None
+    plan: bytes | None = None
+    watcher: asyncio.Future[None] | None = None
+    is_settled: bool = False
+
+
+def _again(error: AsyncflowError) -> AsyncflowError:
+    """Return a copy: an exception that is raised in several places collects the traces of all."""
+    copy = type(error).__new__(type(error), *error.args)
+    copy.__dict__.update(error.__dict__)
+    copy.__cause__ = error.__cause__
+    return copy

@@ -1,0 +1,455 @@
+"""
+Journals in an SQLite file, shared by any number of engines and processes on one machine.
+
+Each run belongs to at most one engine. Everything is written through one connection (``writer``) and read through another
+that cannot write (``reader``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from asyncflow.codec import Codec
+from asyncflow.errors import CorruptRecord, RunBusy, RunOvertaken, StoreError
+from asyncflow.interfaces import NewRun, Request, RunInfo
+from asyncflow.messages import Record
+from asyncflow.states import RunState
+from asyncflow.stores import owners, schema
+from asyncflow.stores.database import Database, Row
+from asyncflow.stores.errand import send_on_errand
+from asyncflow.stores.line import Line
+from asyncflow.stores.owners import OwnerLocks
+from asyncflow.stores.reader import Reader, process
+from asyncflow.stores.writer import CHECKPOINT_BYTES, Writer, keep_plan
+
+T = TypeVar("T")
+
+_OLDEST_SQLITE = (3, 35, 0)  # the first with RETURNING
+_TRIES_TO_CLAIM = 10
+
+
+class SqliteJournal:
+    """One run's journal in an SQLite file, in the hands of the engine that owns the run."""
+
+    __slots__ = ("_codec", "_line", "_store", "_writer", "run_id")
+
+    def __init__(self, store: SqliteStore, writer: Writer, codec: Codec, line: Line) -> None:
+        self.run_id = line.run_id
+        self._store = store
+        self._writer = writer
+        self._codec = codec
+        self._line = line
+
+    def append(self, record: Record, blobs: Mapping[str, bytes], state: RunState) -> asyncio.Future[None] | None:
+        """Add *record*; return None for a lazy run, else a future that is done once it is durable."""
+        return self._writer.append(self._line, self._codec.encode_record(record), record.at, state, blobs)
+
+    async def records(self) -> list[Record]:
+        """Return every record that is durable, in order, checked; raise CorruptRecord where one is not as it was written."""
+        return await self._store.records_of(self._line)
+
+    async def blob(self, digest: str) -> bytes:
+        """Return the bytes of a blob, checked against their digest."""
+        try:
+            return await self._store.read_blob(digest)
+        except StoreError as error:
+            raise CorruptRecord(
+                f"run {self.run_id!r} needs a value that is lost: {error}",
+                path=self._store.location,
+                run_id=self.run_id,
+                number=None,
+            ) from error
+
+    async def release(self) -> None:
+        """
+        Give the run up, after everything appended is durable. Nobody owns it then.
+
+        Raises:
+            StoreError: Something appended before could not be written, and nobody has been told yet; or this could not.
+            RunOvertaken: The same, since another engine had claimed the run.
+        """
+        await self._store.release(self._line)
+
+    def __repr__(self) -> str:
+        line = self._line
+        state = "owned" if line.error is None else str(line.error)
+        return f"<SqliteJournal of run {self.run_id!r}: {state}; {line.next} records, epoch {line.epoch}>"
+
+
+class SqliteStore:
+    """
+    Keeps journals in the SQLite file at *path*, which is made if it is not there.
+
+    Beside it SQLite keeps ``-wal`` and ``-shm`` while it is open, and asyncflow ``-owners``, an empty file by whose locks
+    processes see each other; it stays.
+
+    Raises:
+        StoreError: *path* names no file.
+    """
+
+    keeps_bytes = True
+    location: str | None
+
+    def __init__(self, path: str | os.PathLike[str], *, codec: Codec) -> None:
+        self.location = self._shown = os.fsdecode(path)
+        if self._shown in ("", ":memory:") or self._shown.startswith("file:"):
+            raise StoreError(f"{self._shown!r} is not the path of a file; Engine() without a path keeps runs in memory")
+        self._codec = codec
+        # Two spellings of a path must meet at the same lock file and the same log.
+        self._path = os.path.realpath(self._shown)
+        # These four exist while the store is open, and while it opens and closes.
+        self._locks: OwnerLocks | None = None
+        self._database: Database | None = None
+        self._reader: Reader | None = None
+        self._writer: Writer | None = None
+        self._owner = 0
+        self._closing: asyncio.Task[None] | None = None
+        # Plans that are known to be in the file.
+        self._plans: set[str] = set()
+        # Requests that were handed out and are still in the file, by run; see beat().
+        self._heard: dict[str, list[int]] = {}
+
+    # --- Opening and closing ------------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """
+        Open the file, or make it, and become an owner.
+
+        Raises:
+            NotAJournal: It is something else. It has not been changed.
+            SchemaTooNew: A newer asyncflow wrote it.
+            StoreError: It cannot be opened or written.
+        """
+        if self._database is not None:
+            raise StoreError(f"journal {self._shown!r} is open already", path=self._shown)
+        # Not cut off in the middle: a connection that nobody holds would never be closed.
+        opening = send_on_errand(self._open())
+        try:
+            await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(self._opened_for_nobody)
+            raise
+
+    def _opened_for_nobody(self, opening: asyncio.Task[None]) -> None:
+        if opening.exception() is None and self._writer is not None:
+            self._closing = send_on_errand(self._close(self._writer))
+
+    async def _open(self) -> None:
+        self._check_path()
+        try:
+            self._database = await Database.connect(self._path, shown=self._shown, mode="rwc")
+            await schema.prepare(self._database)
+            # The writer copies the log itself, between two commits.
+            await self._database.fetch("PRAGMA wal_autocheckpoint = 0")
+            # Where fsync does not reach the disk (macOS), what does.
+            await self._database.fetch("PRAGMA fullfsync = ON")
+            self._locks = OwnerLocks(self._path)
+            reading = await Database.connect(self._path, shown=self._shown, mode="ro")
+            self._reader = Reader(reading, self._locks, self._codec)
+            self._owner = await _become_owner(self._database, self._locks)
+            self._writer = Writer(self._database, self._owner)
+        except BaseException:
+            await self._let_go()
+            raise
+
+    def _check_path(self) -> None:
+        if not owners.IS_SUPPORTED:
+            raise StoreError(
+                f"journal {self._shown!r} needs POSIX record locks, which this platform does not have; Engine() without a "
+                "path keeps runs in memory",
+                path=self._shown,
+            )
+        if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
+            raise StoreError(f"this Python has SQLite {sqlite3.sqlite_version}, and a journal needs 3.35 or newer")
+        path = Path(self._path)
+        if path.is_dir():
+            raise StoreError(f"{self._shown!r} is a folder; name a file in it for the journal", path=self._shown)
+        if not path.parent.is_dir():
+            raise StoreError(
+                f"journal {self._shown!r} cannot be made: there is no folder {str(path.parent)!r}; create it first",
+                path=self._shown,
+            )
+        try:
+            schema.check_header(self._path, self._shown)
+        except OSError as error:
+            raise StoreError(
+                f"journal {self._shown!r} cannot be read: {error.strerror}; check its permissions", path=self._shown
+            ) from error
+
+    async def close(self) -> None:
+        """Write what is still to be written, release every run, and stop being an owner. Goes on if its caller is cancelled."""
+        if self._closing is None:
+            if self._writer is None:
+                return
+            self._closing = send_on_errand(self._close(self._writer))
+        await asyncio.shield(self._closing)
+
+    async def _close(self, writer: Writer) -> None:
+        async def leave(database: Database) -> None:
+            async with database.transaction():
+                await database.fetch("UPDATE runs SET owner = NULL WHERE owner = ?", (self._owner,))
+                await database.fetch("DELETE FROM owners WHERE key = ?", (self._owner,))
+
+        try:
+            await writer.drain()
+            await writer.run(leave)
+        finally:
+            self._writer = None
+            await self._let_go()
+            self._closing = None
+
+    async def _let_go(self) -> None:
+        """Close whatever is open. The lock goes last: until everything is written nobody may take us for dead."""
+        reader, database, locks, owner = self._reader, self._database, self._locks, self._owner
+        self._reader, self._owner = None, 0
+        try:
+            if reader is not None:
+                await reader.close()
+            if database is not None:
+                if owner:
+                    # Others may be reading; then who closes last copies the rest. Nothing depends on it.
+                    with contextlib.suppress(StoreError):
+                        await database.fetch("PRAGMA busy_timeout = 100")
+                        await database.fetch("PRAGMA wal_checkpoint(TRUNCATE)")
+                await database.close()
+        finally:
+            if locks is not None:
+                locks.let_go(owner)
+                locks.close()
+            self._database = self._locks = None
+
+    # --- Owning runs ----------------------------------------------------------------------------------------------------------
+
+    async def create(
+        self, run: NewRun, plan: Callable[[], bytes], first: Record, blobs: Mapping[str, bytes]
+    ) -> SqliteJournal:
+        """
+        Begin a journal with its *first* record, both or neither, durable when this returns.
+
+        If the caller is cancelled the run may exist all the same; nobody owns it then, and it can be resumed.
+        """
+        writer, reader = self._opened()
+        is_known = run.plan in self._plans or await reader.has_plan(run.plan)
+        body = self._codec.encode_record(first)
+        line = Line(run.run_id, run.durability)
+        creating = writer.create(line, run, None if is_known else plan(), first.at, body, blobs)
+        await self._take_over(line, creating)
+        self._plans.add(run.plan)
+        return SqliteJournal(self, writer, self._codec, line)
+
+    async def claim(self, run_id: str) -> SqliteJournal:
+        """Become the owner of a run that nobody alive owns; raise RunNotFound or RunBusy."""
+        writer, reader = self._opened()
+        for _ in range(_TRIES_TO_CLAIM):
+            key, epoch, durability, state, owner, host, pid = await reader.standing(run_id)
+            if owner is not None and self._is_alive(owner):
+                raise self._busy(run_id, owner, host, pid)
+            line = Line(run_id, durability, key, epoch + 1, state=reader.state(state, run_id))
+            if await self._take_over(line, writer.run(_claiming(line, owner, self._owner))):
+                return SqliteJournal(self, writer, self._codec, line)
+            # Another was quicker; look again who.
+        raise RunBusy(
+            f"run {run_id!r} in {self._shown!r} changes hands all the time; try again later", run_id=run_id, owner="several"
+        )
+
+    async def _take_over(self, line: Line, pending: asyncio.Future[T]) -> T:
+        """Wait until *line* is ours. If the caller is cancelled meanwhile nobody holds it, so it is given up again."""
+
+        def give_up(done: asyncio.Future[T]) -> None:
+            if not done.cancelled() and done.exception() is None and self._writer is not None:
+                self._writer.run(_releasing(line)).add_done_callback(_ignore)
+
+        try:
+            return await asyncio.shield(pending)
+        except asyncio.CancelledError:
+            pending.add_done_callback(give_up)
+            raise
+
+    async def release(self, line: Line) -> None:
+        """Give a run up once everything appended to it has been settled; raise what nobody has been told yet."""
+        if line.is_released:
+            return
+        writer, _ = self._opened()
+        await writer.settle(line)
+        error, was_told = line.error, line.is_told
+        line.is_released = True
+        line.error = RunOvertaken(
+            f"run {line.run_id!r} in {self._shown!r} was given up by the engine that appends to it; resume it to go on",
+            run_id=line.run_id,
+        )
+        # Under our epoch, so a run that was overtaken stays with who has it now.
+        await writer.run(_releasing(line, self._heard.pop(line.run_id, ())))
+        if error is not None and not was_told:
+            raise error
+
+    def _is_alive(self, owner: int) -> bool:
+        return self._locks is not None and self._locks.is_alive(owner)
+
+    def _busy(self, run_id: str, owner: int, host: str | None, pid: int | None) -> RunBusy:
+        if owner == self._owner:
+            return RunBusy(
+                f"run {run_id!r} is already running in this engine; wait for it instead", run_id=run_id, owner="this engine"
+            )
+        who = process(host, pid)
+        return RunBusy(
+            f"run {run_id!r} in {self._shown!r} belongs to {who}, which is alive; wait for it, or end that process and "
+            "resume the run then",
+            run_id=run_id,
+            owner=who,
+        )
+
+    # --- Reading --------------------------------------------------------------------------------------------------------------
+
+    async def runs(self, *, state: RunState | None = None, limit: int | None = None) -> list[RunInfo]:
+        """Return what there is, newest first."""
+        return await self._opened()[1].runs(state, limit)
+
+    async def info(self, run_id: str) -> RunInfo:
+        """Return one run's line, or raise RunNotFound."""
+        return await self._opened()[1].info(run_id)
+
+    async def read(self, run_id: str) -> list[Record]:
+        """Return a run's records without owning it: a consistent prefix of its journal."""
+        _, reader = self._opened()
+        key = (await reader.standing(run_id))[0]
+        return await reader.records(key, run_id)
+
+    async def records_of(self, line: Line) -> list[Record]:
+        """Return the records of a run of ours, checked."""
+        return await self._opened()[1].records(line.key, line.run_id)
+
+    async def read_blob(self, digest: str) -> bytes:
+        """Return the bytes of a blob, checked against their digest."""
+        return await self._opened()[1].blob(digest)
+
+    async def plan(self, digest: str) -> bytes:
+        """Return the bytes of a recorded plan, checked."""
+        return await self._opened()[1].plan(digest)
+
+    async def save_plan(self, digest: str, body: Callable[[], bytes]) -> None:
+        """Keep a recorded plan; nothing happens if it is there."""
+        writer, reader = self._opened()
+        if digest not in self._plans and not await reader.has_plan(digest):
+            plan = body()
+            await writer.run(lambda database: keep_plan(database, digest, plan))
+        self._plans.add(digest)
+
+    # --- Other processes --------------------------------------------------------------------------------------------------------
+
+    async def request(self, run_id: str, kind: str, reason: str) -> None:
+        """Leave word for the owner of a run."""
+        writer, reader = self._opened()
+        # SQLite takes no lone surrogates, and a reason is only read by people.
+        words = reason.encode("utf-8", "replace").decode("utf-8")
+        left = await writer.run(
+            lambda database: database.fetch(
+                "INSERT INTO requests(run, kind, reason) SELECT key, ?, ? FROM runs WHERE id = ? RETURNING key",
+                (kind, words, run_id),
+            )
+        )
+        if not left:
+            raise reader.not_found(run_id)
+
+    async def beat(self) -> list[Request]:
+        """
+        Show that this owner lives, and return what has been asked of its runs since the last beat.
+
+        A request stays in the file until the beat after the one that returned it, or until its run is released: if this
+        process dies before the run has taken note, the run's next owner hears of it.
+        """
+        writer, _ = self._opened()
+        done = [key for keys in self._heard.values() for key in keys]
+
+        async def beat(database: Database) -> list[Row]:
+            if done:
+                await database.fetch(_FORGET, (json.dumps(done),))
+            return await database.fetch(_BEAT, (self._owner, self._owner))
+
+        rows = await writer.run(beat)
+        self._heard.clear()
+        await writer.checkpoint(at_least_bytes=CHECKPOINT_BYTES // 16)
+        found: list[Request] = []
+        for key, run_id, kind, reason in json.loads(rows[0][0]) if rows else ():
+            self._heard.setdefault(run_id, []).append(key)
+            found.append(Request(run_id, kind, reason))
+        return found
+
+    def _opened(self) -> tuple[Writer, Reader]:
+        if self._writer is None or self._reader is None:
+            raise StoreError(f"journal {self._shown!r} is not open", path=self._shown)
+        return self._writer, self._reader
+
+    def __repr__(self) -> str:
+        state = "closed" if self._writer is None else f"open, owner {self._owner}"
+        return f"<SqliteStore {self._shown!r}: {state}>"
+
+
+# --- Statements -----------------------------------------------------------------------------------------------------------------
+
+# One statement: shows that we live, and reads what is asked of our runs.
+_BEAT = """
+    UPDATE owners SET beat = beat + 1 WHERE key = ? RETURNING (
+        SELECT json_group_array(json_array(q.key, r.id, q.kind, q.reason))
+        FROM (SELECT * FROM requests ORDER BY key) AS q CROSS JOIN runs AS r ON r.key = q.run AND r.owner = ?
+    )
+"""
+_FORGET = "DELETE FROM requests WHERE key IN (SELECT value FROM json_each(?))"
+
+
+async def _become_owner(database: Database, locks: OwnerLocks) -> int:
+    # Locked before anyone can see the row: nobody may find it, see a free lock, and take us for dead.
+    async with database.transaction():
+        [(key,)] = await database.fetch(
+            "INSERT INTO owners(host, pid, beat, started) VALUES (?, ?, 0, ?) RETURNING key",
+            (socket.gethostname(), os.getpid(), time.time()),
+        )
+        locks.hold(key)
+        # The row of a dead owner is kept only to name it in listings of what it left.
+        idle = await database.fetch(
+            "SELECT key FROM owners AS o WHERE key <> ? AND NOT EXISTS (SELECT 1 FROM runs WHERE owner = o.key)", (key,)
+        )
+        for (other,) in idle:
+            if not locks.is_alive(other):
+                await database.fetch("DELETE FROM owners WHERE key = ?", (other,))
+    return int(key)
+
+
+def _claiming(line: Line, owner: int | None, new_owner: int) -> Callable[[Database], Awaitable[bool]]:
+    async def claim(database: Database) -> bool:
+        # Only from the owner that was looked at, under the epoch that was looked at: a quicker one has raised it.
+        rows = await database.fetch(
+            "UPDATE runs SET owner = ?, epoch = ? WHERE key = ? AND owner IS ? AND epoch = ? "
+            "RETURNING (SELECT max(number) FROM records WHERE run = key)",
+            (new_owner, line.epoch, line.key, owner, line.epoch - 1),
+        )
+        if not rows:
+            return False
+        last = rows[0][0]
+        line.next = 0 if last is None else last + 1
+        return True
+
+    return claim
+
+
+def _releasing(line: Line, heard: list[int] | tuple[()] = ()) -> Callable[[Database], Awaitable[None]]:
+    async def release(database: Database) -> None:
+        if heard:
+            await database.fetch(_FORGET, (json.dumps(heard),))
+        await database.fetch("UPDATE runs SET owner = NULL WHERE key = ? AND epoch = ?", (line.key, line.epoch))
+
+    return release
+
+
+def _ignore(done: asyncio.Future[None]) -> None:
+    """Look at how it went, so that the loop does not complain: closing the store gives up whatever is left."""
+    if not done.cancelled():
+        done.exception()
