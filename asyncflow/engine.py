@@ -33,7 +33,7 @@ from asyncflow.outcomes import Sealed
 from asyncflow.runtime.clock import SystemClock
 from asyncflow.runtime.handle import Run, conclude
 from asyncflow.runtime.observe import Announcer
-from asyncflow.runtime.permits import Pool
+from asyncflow.runtime.permits import ENGINE, THREADS, Pool
 from asyncflow.runtime.report import RunReport, blob_summary, report
 from asyncflow.runtime.shelter import outlast, see_through
 from asyncflow.runtime.supervisor import Supervisor
@@ -102,12 +102,10 @@ class Engine:
         self._store = store
         fallback = "suspend" if store.location is not None else "revert"
         self._on_cancel = fallback if on_cancel is None else _one_of("on_cancel", on_cancel, ("suspend", "revert"))
-        self._pools: dict[str, Pool] = {}
+        threads = min(32, (os.cpu_count() or 1) + 4) if threads is None else _at_least_one("threads", threads)
+        self._pools: dict[str, Pool] = {THREADS: Pool(THREADS, threads)}
         if concurrency is not None:
-            self._pools[""] = Pool("the engine", _at_least_one("concurrency", concurrency))
-        self._thread_count = (
-            min(32, (os.cpu_count() or 1) + 4) if threads is None else _at_least_one("threads", threads)
-        )
+            self._pools[ENGINE] = Pool(ENGINE, _at_least_one("concurrency", concurrency))
         self._resources = dict(resources or {})
         self._announcer = Announcer()
         self._first_observers = list(observers)
@@ -132,7 +130,7 @@ class Engine:
         self._executors = {
             "loop": LoopExecutor(),
             "inline": InlineExecutor(),
-            "thread": ThreadExecutor(self._thread_count),
+            "thread": ThreadExecutor(),
         }
         for observer in self._first_observers:
             self._announcer.subscribe(observer)

@@ -51,7 +51,7 @@ def find_packages(folder: Path) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-@af.task  # a plain function: runs in a worker thread
+@af.task(max_crashes=1000)  # a plain function: runs in a worker thread. Being killed is what this example is for
 def analyse(ctx: af.Context, package: str, path: str, effects: str | None) -> Facts:
     """Parse every file of one package and count what is in it."""
     if effects:  # for proofs: a line for each analysis that was really made

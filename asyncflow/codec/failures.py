@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, cast
 
 from asyncflow import errors
-from asyncflow.codec.leaves import is_text
+from asyncflow.codec.leaves import class_of, is_text
 from asyncflow.codec.shapes import HookShape, Shape, name_of
 from asyncflow.errors import AsyncflowError, RecordedError, RunFailed
 from asyncflow.outcomes import FailureRecord
@@ -78,17 +78,14 @@ class Describer:
         self._around.add(id(error))
         if isinstance(error, RecordedError):
             # It stands for another, and must not hide it when it is kept again.
-            type_name, bases = error.type_name, error.bases
+            type_name, bases, args, state = error.type_name, error.bases, None, None
         else:
             type_name = name_of(type(error))
             bases = tuple(name_of(base) for base in type(error).__mro__[1:] if base is not object)
-        args, state = self._contents(error)
+            args, state = self._contents(error)
         cause = error.__cause__
         kept_cause = self.record(cause) if cause is not None and self._has_room(cause) else None
-        inside: tuple[BaseException, ...] = ()
-        if isinstance(error, BaseExceptionGroup):
-            inside = cast("BaseExceptionGroup[BaseException]", error).exceptions
-        members = tuple(self.record(member) for member in inside if self._has_room(member))
+        members = tuple(self.record(member) for member in _members_of(error) if self._has_room(member))
         self._around.discard(id(error))
         return FailureRecord(
             type_name=_clean(type_name),
@@ -165,13 +162,13 @@ class Rebuilder:
         state: Any = self._content(record.state)
         builtin, shape = _BUILTINS.get(record.type_name), self._named(record.type_name)
         if isinstance(shape, HookShape):
-            made = shape.make(list(state)) if type(state) is tuple else None
+            made = shape.make(list(state)) if class_of(state) is tuple else None
             return made if isinstance(made, Exception) else None
         args: Any = self._content(record.args)
-        if type(args) is not tuple:
+        if class_of(args) is not tuple:
             args = (_Verbatim(record.text),)
         attributes: dict[str, Any] = {}
-        if type(state) is dict:
+        if class_of(state) is dict:
             attributes = {name: value for name, value in state.items() if not _is_reserved(name)}
         cls = builtin or _OWN.get(record.type_name) or (shape.cls if shape is not None else None)
         if record.members:
@@ -206,15 +203,19 @@ def _group(
     members: list[Exception],
 ) -> BaseException:
     """Return a group. One of an unknown class becomes an ordinary group, so that ``except*`` finds its members."""
-    message = args[0] if type(args[0]) is str else record.text
+    message = args[0] if args and type(args[0]) is str else record.text
     if cls is RunFailed:
         run_id, reverted = attributes.get("run_id"), attributes.get("reverted")
         return RunFailed(message, members, run_id=run_id if type(run_id) is str else "", reverted=reverted is True)
-    if cls is None or cls is ExceptionGroup or not issubclass(cls, ExceptionGroup):
+    if cls is None or cls is ExceptionGroup or ExceptionGroup not in cls.__mro__:
         return ExceptionGroup(message, members)
-    error: Any = cls.__new__(cls, message, members)
+    error: BaseException = cls.__new__(cls, message, members)
     error.__dict__.update(attributes)
-    return cast("BaseException", error)
+    return error
+
+
+def _members_of(error: BaseException) -> tuple[BaseException, ...]:
+    return cast("Any", error).exceptions if isinstance(error, BaseExceptionGroup) else ()
 
 
 def _parts_of(error: BaseException) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -37,15 +37,15 @@ class ThreadWork:
 
 class ThreadExecutor:
     """
-    Runs plain functions in up to *size* threads, started as they are needed.
+    Runs plain functions in threads, started as they are needed and used again.
 
-    The threads are daemons: one that never comes back does not keep the process alive. They are not the loop's default
-    pool, so tasks and the application never wait for each other's threads.
+    How many run at once is limited by the engine's permits, so that nothing counts as started which still waits for a
+    thread. The threads are daemons: one that never comes back does not keep the process alive. They are not the loop's
+    default pool, so tasks and the application never wait for each other's threads.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._size = size
         self._threads = 0
         self._idle = 0
         self._is_closed = False
@@ -54,14 +54,14 @@ class ThreadExecutor:
         self._changed = threading.Condition()
 
     def submit(self, call: Call, done: _Done) -> ThreadWork:
-        """Put *call* in line for the next free thread."""
+        """Give *call* to an idle thread, or to a new one."""
         work = ThreadWork(self, call, done)
         with self._changed:
             if self._is_closed:
                 raise EngineClosed("the engine's threads are closed; nothing can be started in them any more")
             self._line.append(work)
             # Idle threads may all be spoken for by calls that are in line already.
-            if self._idle < len(self._line) and self._threads < self._size:
+            if self._idle < len(self._line):
                 self._threads += 1
                 threading.Thread(target=self._serve, name=f"asyncflow-{self._threads}", daemon=True).start()
             else:

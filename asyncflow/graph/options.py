@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
 from asyncflow.errors import DeclarationError
-from asyncflow.graph.policy import Limit, Retry, check_seconds
+from asyncflow.graph.policy import Limit, Retry, check_count, check_seconds
 from asyncflow.graph.provides import Provides
 from asyncflow.graph.wants import nearest
 from asyncflow.ids import check_name
@@ -23,7 +23,8 @@ class TaskOptions(TypedDict, total=False):
 
     ``retry`` and ``timeout`` (seconds an attempt) are for the body, ``revert_retry`` and ``revert_timeout`` for the
     revert. ``on_crash``: "retry" an attempt that was lost with its process (it happens at least once), or "fail" (at
-    most once). ``reconcile``: asks the outside world how a lost attempt ended. ``checkpoint=False``: the value is not
+    most once). ``max_crashes``: a task that was running this often in a row when the process died is taken for the cause, and
+    fails. ``reconcile``: asks the outside world how a lost attempt ended. ``checkpoint=False``: the value is not
     journaled, and made again on resume.
 
     ``executor``: "thread" (the default of ``def``), "inline" for a quick ``def`` on the loop, "loop" (``async def``),
@@ -42,6 +43,7 @@ class TaskOptions(TypedDict, total=False):
     revert_retry: Retry | None
     revert_timeout: float
     on_crash: Literal["retry", "fail"]
+    max_crashes: int
     reconcile: Callable[..., Any] | None
     checkpoint: bool
     executor: str
@@ -136,6 +138,7 @@ _CHECKS: dict[str, Callable[[Any, str, str], Any]] = {
     "revert_retry": _retry,
     "revert_timeout": lambda value, found, what: check_seconds(value, f"the revert_timeout of {what}"),
     "on_crash": _on_crash,
+    "max_crashes": lambda value, found, what: check_count(value, f"the max_crashes of {what}"),
     "reconcile": _hook,
     "checkpoint": _flag,
     "executor": _executor,

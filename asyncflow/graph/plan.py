@@ -77,7 +77,7 @@ class Plan:
         lendable: Names of inputs that a resource of the engine may stand in for.
         numbered: For each task 1 if a builder chose its name, which may be numbered; else 0. Empty where none is.
         has_timed_scopes: Whether any flow has a time limit.
-        has_limits: Whether any flow or task limits how much runs at once.
+        has_limits: Whether any flow or task limits how much runs at once, or needs one of the engine's threads.
     """
 
     flow: str
@@ -114,7 +114,7 @@ class Plan:
     def _any_limit(self) -> bool:
         if any(scope.concurrency is not None for scope in self.scopes):
             return True
-        return self.tasks is not None and any(task.limits for task in self.tasks)
+        return self.tasks is not None and any(task.limits or task.executor == "thread" for task in self.tasks)
 
     @property
     def size(self) -> int:

@@ -86,6 +86,7 @@ class Task:
     revert_retry: Retry | None = None
     revert_timeout: float = 300.0
     on_crash: Literal["retry", "fail"] = "retry"
+    max_crashes: int = 5
     checkpoint: bool = True
     executor: str = ""
     priority: int = 0
@@ -132,7 +133,8 @@ class Task:
         for option in TaskOptions.__annotations__:
             if option in own and option != "reconcile" and option not in WIRING:
                 check_option(option, own[option], f"task class {cls.__qualname__}")
-        if cls._class_signature is not None and not any(option in own for option in ("auto_extract",)):
+        # With auto_extract=False an instance may be what lists the inputs.
+        if cls.auto_extract:
             cls._class_wants = cls._wants_of(cls, f"task class {cls.__qualname__}")
 
     def __init__(self, **options: Unpack[TaskOptions]) -> None:
@@ -394,22 +396,25 @@ class FunctionTask(Task, Generic[P, R]):
 
 
 class _Probe:
-    """Nothing has this type. Only a first parameter that takes anything takes it, and so is not the context."""
+    """
+    Nothing has this type, and only a first parameter that takes anything takes it: one that is not the context.
+
+    Of such functions a type checker is told what they return, and not what they take, for it cannot be told to tell the
+    context from anything.
+    """
 
 
 class Decorator(Protocol):
     """``af.task(...)`` with options, still to be put on a function."""
 
     @overload
-    def __call__(
-        self, fn: Callable[Concatenate[_Probe, P], Coroutine[Any, Any, R]], /
-    ) -> FunctionTask[Concatenate[Any, P], R]: ...
+    def __call__(self, fn: Callable[Concatenate[_Probe, P], Coroutine[Any, Any, R]], /) -> FunctionTask[..., R]: ...
     @overload
     def __call__(self, fn: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]], /) -> FunctionTask[P, R]: ...
     @overload
-    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> FunctionTask[P, R]: ...
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> FunctionTask[P, R]: ...  # type: ignore[overload-overlap]
     @overload
-    def __call__(self, fn: Callable[Concatenate[_Probe, P], R], /) -> FunctionTask[Concatenate[Any, P], R]: ...
+    def __call__(self, fn: Callable[Concatenate[_Probe, P], R], /) -> FunctionTask[..., R]: ...
     @overload
     def __call__(self, fn: Callable[Concatenate[Context, P], R], /) -> FunctionTask[P, R]: ...
     @overload
@@ -417,13 +422,13 @@ class Decorator(Protocol):
 
 
 @overload
-def task(fn: Callable[Concatenate[_Probe, P], Coroutine[Any, Any, R]], /) -> FunctionTask[Concatenate[Any, P], R]: ...
+def task(fn: Callable[Concatenate[_Probe, P], Coroutine[Any, Any, R]], /) -> FunctionTask[..., R]: ...
 @overload
 def task(fn: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]], /) -> FunctionTask[P, R]: ...
 @overload
-def task(fn: Callable[P, Coroutine[Any, Any, R]], /) -> FunctionTask[P, R]: ...
+def task(fn: Callable[P, Coroutine[Any, Any, R]], /) -> FunctionTask[P, R]: ...  # type: ignore[overload-overlap]
 @overload
-def task(fn: Callable[Concatenate[_Probe, P], R], /) -> FunctionTask[Concatenate[Any, P], R]: ...
+def task(fn: Callable[Concatenate[_Probe, P], R], /) -> FunctionTask[..., R]: ...
 @overload
 def task(fn: Callable[Concatenate[Context, P], R], /) -> FunctionTask[P, R]: ...
 @overload

@@ -9,9 +9,6 @@ from asyncflow.graph.task import Task
 from asyncflow.messages import Command, GiveUp, Reconcile, ScheduleRetry, Start
 from asyncflow.outcomes import Failure
 
-CRASHES_ALLOWED = 5
-"""A task that was running each time the process died, this often and without an ending, is taken for the cause."""
-
 
 def after_failure(task: int, declared: Task, attempt: int, lost: int, *, retriable: bool) -> Command:
     """
@@ -39,13 +36,13 @@ def after_loss(task: int, declared: Task, path: str, attempt: int, crashes: int)
 
     *crashes* counts the losses in a row that the process itself died of.
     """
-    if crashes >= CRASHES_ALLOWED:
+    if crashes >= declared.max_crashes:
         return GiveUp(
             task,
             failure=Failure(
                 LostTooOften(
                     f"task {path!r} was running each of the last {crashes} times that the process died; "
-                    "see whether it kills the process, then run it again under a new run id"
+                    "see whether it kills the process; max_crashes=... allows more"
                 )
             ),
         )

@@ -15,7 +15,7 @@ from asyncflow.outcomes import Cancelled, Failure, Outcome, Success
 from asyncflow.runtime import permits
 from asyncflow.runtime.actor import Actor, Home
 from asyncflow.runtime.large import LargeValues
-from asyncflow.runtime.permits import Claim, Pool
+from asyncflow.runtime.permits import ENGINE, THREADS, Claim, Pool
 from asyncflow.runtime.values import RunValues
 
 
@@ -58,7 +58,7 @@ class Dispatcher:
         self._machine = desk.machine
         self._pools = pools
         self._scope_pools: dict[int, Pool] = {}
-        self._has_limits = bool(desk.machine.plan.has_limits or "" in pools)
+        self._has_limits = bool(desk.machine.plan.has_limits or ENGINE in pools)
         # By task; an actor whose body was left behind stays until that is gone, even after the run's end.
         self.actors: dict[int, Actor] = {}
         self.released: list[Claim] = []
@@ -160,7 +160,7 @@ class Dispatcher:
         if not self._machine.wants(task):
             return
         lingering = self.actors.get(task)
-        pools = self._pools_of(task)
+        pools = self._pools_of(task, is_revert)
         if not pools or (is_revert and lingering is not None):
             # A body that was left behind holds the permits that its own revert would need.
             self._proceed(task, attempt, None, is_revert)
@@ -184,17 +184,21 @@ class Dispatcher:
         else:
             self._begin(task, attempt, claim)
 
-    def _pools_of(self, task: int) -> tuple[Pool, ...]:
+    def _pools_of(self, task: int, is_revert: bool) -> tuple[Pool, ...]:
         plan = self._machine.plan
         assert plan.tasks is not None
-        found = [self._pools[""]] if "" in self._pools else []
+        declared = plan.tasks[task]
+        executor = declared.executor if not is_revert else declared.undo_executor if declared.undo else ""
+        found = [self._pools[ENGINE]] if ENGINE in self._pools else []
+        if executor == "thread":
+            found.append(self._pools[THREADS])
         for scope in plan.enclosing(plan.scope_of[task]):
             size = plan.scopes[scope].concurrency
             if size is not None:
                 if scope not in self._scope_pools:
                     self._scope_pools[scope] = Pool(plan.scopes[scope].path or plan.flow, size)
                 found.append(self._scope_pools[scope])
-        found.extend(self._pools[limit.name] for limit in plan.tasks[task].limits)
+        found.extend(self._pools[limit.name] for limit in declared.limits)
         return tuple(found)
 
     def _begin(self, task: int, attempt: int, claim: Claim | None) -> None:

@@ -9,6 +9,10 @@ from typing import Protocol
 import attrs
 
 
+ENGINE, THREADS = "the engine", "the engine's threads"
+"""Names of the two pools that an engine has of its own; no ``af.Limit`` can be called like this."""
+
+
 class Claimant(Protocol):
     """A run that asks for permits."""
 

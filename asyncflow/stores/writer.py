@@ -38,8 +38,9 @@ _BACKLOG_BYTES = 32 << 20
 _LARGEST_BYTES = 900_000_000
 # What an append weighs besides its bytes.
 _APPEND_BYTES = 256
-# What a commit adds to the log besides the bodies: a few pages of 4 KiB.
-_COMMIT_BYTES = 12 << 10
+_PAGE_BYTES = 4096
+# What any commit adds to the log.
+_COMMIT_BYTES = 2 * _PAGE_BYTES
 
 _INSERT_COLUMNS = 7
 _CREATE_COLUMNS = 9
@@ -216,7 +217,8 @@ class Writer:
             for append in batch:
                 self._fail(append, _as_store_error(error, self._path))
             return
-        self._log_bytes += _COMMIT_BYTES
+        # Each run's records lie together, so each run's last page is written anew.
+        self._log_bytes += _COMMIT_BYTES + _PAGE_BYTES * len({append.line for append in batch})
         for append in batch:
             self._log_bytes += append.size_bytes
             if errors and append in errors:
