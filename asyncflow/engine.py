@@ -22,6 +22,7 @@ from asyncflow.executors.loop import LoopExecutor, begin
 from asyncflow.executors.thread import ThreadExecutor
 from asyncflow.graph import record as recorded
 from asyncflow.graph.changes import compare
+from asyncflow.graph.changes import compare
 from asyncflow.graph.find import find_flow
 from asyncflow.graph.flow import Flow, as_flow
 from asyncflow.graph.plan import Plan
@@ -512,6 +513,7 @@ class Engine:
             if has_changed:
                 self._accept(machine, plan, accept_changes)
                 await self._store.save_plan(plan_id, lambda: recorded.body_of(plan))
+                machine.adopt(plan)
             number = sum(len(record.events) for record in records)
             supervisor = self._supervisor(machine, journal, run_id, codec, number)
             first: list[m.Event] = []
@@ -519,8 +521,6 @@ class Engine:
                 first = recovery(machine, plan=plan_id if has_changed else None, deadline=deadline)
                 if cancel_reason is not None:
                     first.append(m.CancelRequested(cancel_reason))
-            if has_changed:
-                machine.adopt(plan)
         except BaseException:
             await see_through(journal.release())
             raise

@@ -196,7 +196,7 @@ class Rebuilder:
 
 
 def _group(
-    cls: type[Any] | None,
+    cls: Any,
     record: FailureRecord,
     args: tuple[Any, ...],
     attributes: dict[str, Any],

@@ -207,7 +207,7 @@ def _freeze(
         inputs=inputs.annotations,
         required=frozenset(inputs.required),
         input_defaults=inputs.defaults,
-        shadowed=frozenset(inputs.shadowed),
+        shadowed=frozenset() if root.layout.kind == "builder" else frozenset(provided),
         lendable=frozenset(inputs.lendable),
         numbered=_numbered(places),
     )

@@ -38,11 +38,13 @@ class Found:
         entry: The nearest provider that certainly precedes the reader, or is made to by reading it; or None.
         perhaps: Nearer ones, nearest first, if the reader can do without: siblings in a graph.
         is_given: Whether ``entry`` was given to the flow under this name, so that a run cannot give another.
+        is_walled: Whether the name is one within a builder, so that a run cannot mean it.
     """
 
     entry: Entry | None
     perhaps: tuple[Sibling, ...] = ()
     is_given: bool = False
+    is_walled: bool = False
 
 
 NOTHING = Found(None)
@@ -56,6 +58,9 @@ class Lookup:
         self._places = places
         self._arguments: dict[int, dict[str, Spec]] = {}
         self._starts: dict[int, list[int]] = {}
+        # The names that a run may be given in place of what is provided.
+        root = places.all[0]
+        self._open = None if root.layout.kind == "builder" else root.domain
 
     def find(self, place: Place, lo: int, hi: int, name: str, *, optional: bool) -> Found:
         """
@@ -76,13 +81,13 @@ class Lookup:
                     at = bisect_left(ticks, lo) - 1
                     if at >= 0 and ticks[at] >= place.lo:
                         if not optional or type(entries[at]) is not tuple:
-                            return Found(entries[at], tuple(perhaps))
+                            return Found(entries[at], tuple(perhaps), is_walled=domain is not self._open)
                         # What a builder returns may come from outside it, and need not be there when it ends.
                         perhaps.append(Sibling(entries[at], place.index, -1))
                 elif place.layout.kind == "graph":
                     sibling = self._in_graph(place, lo, hi, name, ticks, entries)
                     if sibling is not None and not optional:
-                        return Found(sibling.entry)
+                        return Found(sibling.entry, is_walled=domain is not self._open)
                     if sibling is not None:
                         perhaps.append(sibling)
             if place.is_top:
@@ -94,7 +99,7 @@ class Lookup:
             lo, hi, place = place.lo, place.hi, around
         if place.parent >= 0 and name in self.arguments(place):
             return Found(("argument", place.index, name), tuple(perhaps), is_given=True)
-        return Found(None, tuple(perhaps)) if perhaps else NOTHING
+        return Found(None, tuple(perhaps), is_walled=domain is not self._open) if perhaps else NOTHING
 
     def arguments(self, place: Place) -> dict[str, Spec]:
         """Return what a flow is called with in the builder around it, by name."""

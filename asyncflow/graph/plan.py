@@ -165,7 +165,7 @@ class Plan:
             InputError: One is unknown, or one that the flow requires is missing.
         """
         for name in given:
-            if name not in self.inputs and name not in self.provided:
+            if name not in self.inputs and name not in self.shadowed:
                 known = ", ".join(map(repr, self.inputs)) or "none"
                 raise InputError(
                     f"flow {self.flow!r} neither requires nor provides input {name!r}{nearest(name, self.inputs)}; its "

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any
 
+import attrs
+
 from asyncflow.errors import CycleError, FlowError, TypeMismatch
 from asyncflow.graph.inputs import (
     Attribute,
@@ -44,7 +46,6 @@ class RunInputs:
         required: Those that a run must have.
         lendable: Those that a resource of the engine may stand in for.
         defaults: The defaults of a root builder's parameters.
-        shadowed: Names that tasks provide and something reads: a run may give them too.
     """
 
     def __init__(self) -> None:
@@ -52,7 +53,6 @@ class RunInputs:
         self.required: set[str] = set()
         self.lendable: set[str] = set()
         self.defaults: dict[str, Any] = {}
-        self.shadowed: set[str] = set()
         self._sources: dict[str, Source] = {}
 
     def declare(self, name: str, annotation: Any) -> None:
@@ -142,8 +142,7 @@ class Sources:
             source = self.at(found.entry)
             if type(source) is Constant:
                 return source
-            if not found.is_given:
-                self._inputs.shadowed.add(name)
+            if not found.is_given and not found.is_walled:
                 source = Named(name, (source,))
         return source if default is NO_DEFAULT else Otherwise(source, default)
 
@@ -236,7 +235,7 @@ class Sources:
             for sibling in found.perhaps:
                 # Many tasks may read it, so only what is plain to see counts as preceding them all: a link.
                 if sibling.place == around.index and (sibling.item, place.position) in around.layout.links:
-                    found = Found(sibling.entry)
+                    found = attrs.evolve(found, entry=sibling.entry, is_given=False)
                     break
             if type(found.entry) is tuple:
                 yield found.entry

@@ -85,7 +85,7 @@ def aim(plan: Plan, targets: Sequence[str], flows: Mapping[str, int], sources: S
         inputs={name: annotation for name, annotation in plan.inputs.items() if name in needed},
         required=frozenset(name for name, required in needed.items() if required and name in plan.required),
         input_defaults={name: value for name, value in plan.input_defaults.items() if name in needed},
-        shadowed=plan.shadowed & needed.keys() & provided.keys(),
+        shadowed=plan.shadowed & provided.keys(),
         lendable=plan.lendable & needed.keys(),
         numbered=bytes(plan.numbered[old] for old in kept[:size]) if plan.numbered else b"",
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
+
 from asyncflow.errors import FlowError, TypeMismatch
 from asyncflow.graph.inputs import (
     NO_ARGUMENTS,
@@ -18,7 +20,7 @@ from asyncflow.graph.inputs import (
     Provided,
     Source,
 )
-from asyncflow.graph.lookup import Found, Lookup
+from asyncflow.graph.lookup import Lookup
 from asyncflow.graph.order import Edges
 from asyncflow.graph.place import Place, Places
 from asyncflow.graph.reference import Ref, Spec
@@ -165,7 +167,7 @@ class Wiring:
             if precedes is None:
                 self.undecided.setdefault(task, []).extend((node, task) for node in nodes)
             elif all((node, task) in precedes for node in nodes):
-                found = Found(sibling.entry)
+                found = attrs.evolve(found, entry=sibling.entry, is_given=False)
                 break
         source = self.sources.named(want.name, found, want.default, annotation)
         if type(source) is Constant or found.entry is None:

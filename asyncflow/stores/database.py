@@ -1,8 +1,8 @@
 """
 One connection to an SQLite file, in a thread of its own, whose errors are in plain words.
 
-aiosqlite does the work. What is added here: *database is locked* is waited out, every other error says what it means for
-the journal, and the thread never keeps a process from ending.
+aiosqlite does the work. What is added here: *database is locked* is waited out, every other error says what it means
+for the journal, and the thread never keeps a process from ending.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -95,7 +95,7 @@ class Database:
             await asyncio.sleep(_PAUSE)
 
     @contextlib.asynccontextmanager
-    async def transaction(self) -> AsyncIterator[None]:
+    async def transaction(self) -> AsyncGenerator[None, None]:
         """Make the statements of the block one: all of them last when it is left, or none if it raises."""
         # IMMEDIATE takes the write lock now. Taking it later could find that another process has written since.
         await self.fetch("BEGIN IMMEDIATE")
@@ -119,8 +119,8 @@ def _connection(address: str) -> aiosqlite.Connection:
     """
     Return a connection whose thread is a daemon.
 
-    A process whose engine was never closed must still be able to end; SQLite loses nothing by that. aiosqlite does not let
-    one choose, but a thread takes after the one that makes it.
+    A process whose engine was never closed must still be able to end; SQLite loses nothing by that. aiosqlite does not
+    let one choose, but a thread takes after the one that makes it.
     """
     made: list[aiosqlite.Connection] = []
 
@@ -135,7 +135,9 @@ def _connection(address: str) -> aiosqlite.Connection:
 
 def not_sqlite(shown: str) -> NotAJournal:
     """Return what to raise of a file that SQLite did not make."""
-    return NotAJournal(f"{shown!r} is not an SQLite file, so it is not a journal; give the path of another file", path=shown)
+    return NotAJournal(
+        f"{shown!r} is not an SQLite file, so it is not a journal; give the path of another file", path=shown
+    )
 
 
 def _code(error: BaseException) -> int:
@@ -153,8 +155,8 @@ def _plain(error: BaseException, path: str) -> StoreError:
         return not_sqlite(path)
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StoreError(
-            f"journal {path!r} has been locked by another process for {PATIENCE:g} s; let that process finish or end it, "
-            "then resume the run",
+            f"journal {path!r} has been locked by another process for {PATIENCE:g} s; let that process finish or "
+            "end it, then resume the run",
             path=path,
         )
     words = _IN_PLAIN_WORDS.get(code, "SQLite says: {error}").format(error=error)

@@ -18,7 +18,8 @@ def send_on_errand(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     ``asyncio.run`` cancels whatever ``all_tasks()`` lists when its main coroutine ends. A write that is cut off between
     two statements would leave a transaction open, just when runs want to record that they are suspended.
 
-    It does not start before the next turn of the loop, whatever the loop's task factory, and sees no context of its caller.
+    It does not start before the next turn of the loop, whatever the loop's task factory, and sees no context of its
+    caller.
     """
     task = asyncio.Task(work, loop=asyncio.get_running_loop(), context=Context())
     _unregister_task(task)

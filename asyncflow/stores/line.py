@@ -13,12 +13,11 @@ from asyncflow.errors import AsyncflowError
 from asyncflow.interfaces import NewRun
 from asyncflow.states import RunState
 
-
 _PLACE = struct.Struct("<qq")
 
 
 def seal(key: int, number: int, body: bytes) -> int:
-    """Return the checksum of a record. It covers the run and the number too, so that a record in the wrong place shows."""
+    """Return the checksum of a record. It covers run and number too, so that a record in the wrong place shows."""
     return checksum(_PLACE.pack(key, number) + body)
 
 

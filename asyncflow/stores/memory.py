@@ -91,7 +91,8 @@ class MemoryStore:
             raise ValueError(f"keep={keep!r} must be a number of ended runs, 0 or more")
         self._keep = keep
         self._shelves: dict[str, _Shelf] = {}
-        # Ended runs that nobody owns, the one that ended first in front. A dict, since a resumed run leaves from the middle.
+        # Ended runs that nobody owns, the one that ended first in front. A dict, since a resumed run leaves from the
+        # middle.
         self._ended: dict[str, None] = {}
         self._plans: dict[str, Callable[[], bytes]] = {}
         self._requests: list[Request] = []
@@ -111,8 +112,8 @@ class MemoryStore:
         """Begin a journal with its *first* record, or raise RunExists."""
         if run.run_id in self._shelves:
             raise RunExists(
-                f"there is a run {run.run_id!r} in memory already; go on with engine.resume({run.run_id!r}), or start this "
-                "one under another id",
+                f"there is a run {run.run_id!r} in memory already; go on with engine.resume({run.run_id!r}), or start "
+                "this one under another id",
                 run_id=run.run_id,
             )
         shelf = _Shelf(run, plan, first)
@@ -127,7 +128,9 @@ class MemoryStore:
         shelf = self._shelf(run_id)
         if shelf.owner is not None:
             raise RunBusy(
-                f"run {run_id!r} is already running in this engine; wait for it instead", run_id=run_id, owner="this engine"
+                f"run {run_id!r} is already running in this engine; wait for it instead",
+                run_id=run_id,
+                owner="this engine",
             )
         self._ended.pop(run_id, None)
         shelf.owner = MemoryJournal(self, shelf)
@@ -203,8 +206,8 @@ class MemoryStore:
         shelf = self._shelves.get(run_id)
         if shelf is None:
             raise RunNotFound(
-                f"there is no run {run_id!r} in memory; runs of an engine without a file end with it, and it keeps the last "
-                f"{self._keep} that ended",
+                f"there is no run {run_id!r} in memory; runs of an engine without a file end with it, and it keeps the "
+                f"last {self._keep} that ended",
                 run_id=run_id,
             )
         return shelf

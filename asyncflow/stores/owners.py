@@ -5,8 +5,8 @@ The kernel frees the lock the moment the process is gone, however it went, so a 
 compared and nothing has to time out. The byte's offset is the owner's key. The file stays empty and stays in place.
 
 Two properties of POSIX locks shape this module. A process never conflicts with itself, so who lives *here* is kept in a
-set. And closing any descriptor of the file drops all locks the process has on it, so there is one descriptor for each file
-in a process, shared by all its stores.
+set. And closing any descriptor of the file drops all locks the process has on it, so there is one descriptor for each
+file in a process, shared by all its stores.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _guard = threading.Lock()
 
 
 def _forget() -> None:
-    """Begin anew in a forked child: locks are not inherited, and the guard may have been held by a thread left behind."""
+    """Begin anew in a forked child: locks are not inherited, and a thread left behind may have held the guard."""
     global _guard
     # The descriptors stay open. Closing them here would do no harm, and neither does keeping them.
     _files.clear()
@@ -71,7 +71,7 @@ class OwnerLocks:
                     file = _LockFile(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644))
                 except OSError as error:
                     raise StoreError(
-                        f"{self._path!r}, which tells living engines from dead ones, cannot be opened: {error.strerror}; "
+                        f"{self._path!r}, which tells the living from the dead, cannot be opened: {error.strerror}; "
                         "asyncflow needs to write in the folder of the journal",
                         path=database,
                     ) from error
@@ -89,7 +89,9 @@ class OwnerLocks:
         file = self._opened()
         with _guard:
             if not _lock(file.descriptor, key, self._path):
-                raise StoreError(f"owner {key} of {self._path!r} is another process; was the journal replaced by a copy?")
+                raise StoreError(
+                    f"owner {key} of {self._path!r} is another process; was the journal replaced by a copy?"
+                )
             file.held.add(key)
 
     def let_go(self, key: int) -> None:
@@ -140,9 +142,7 @@ def _lock(descriptor: int, key: int, path: str, *, is_shared: bool = False) -> b
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EAGAIN):
             return False
-        raise StoreError(
-            f"{path!r} cannot be locked: {error.strerror}; keep the journal on a local disk, whose file system has locks"
-        ) from error
+        raise StoreError(f"{path!r} cannot be locked: {error.strerror}; keep the journal on a local disk") from error
     return True
 
 

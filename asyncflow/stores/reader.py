@@ -40,11 +40,12 @@ class Reader:
         """Close the connection."""
         await self._database.close()
 
-    # --- Runs -----------------------------------------------------------------------------------------------------------------
+    # --- Runs -------------------------------------------------------------------------------------------------------
 
     async def runs(self, state: RunState | None, limit: int | None) -> list[RunInfo]:
         """Return a line for each run, newest first."""
-        where, parameters = "", ()
+        where = ""
+        parameters: tuple[str, ...] = ()
         if state is not None:
             stored = _GOING_ON if state is RunState.INTERRUPTED else (state,)
             where = f"WHERE r.state IN ({', '.join('?' * len(stored))})"
@@ -67,7 +68,7 @@ class Reader:
         return self._infos(rows)[0]
 
     async def standing(self, run_id: str) -> Row:
-        """Return a run's key, epoch, durability, state, owner, and the owner's host and process, or raise RunNotFound."""
+        """Return key, epoch, durability, state, owner, and the owner's host and process, or raise RunNotFound."""
         rows = await self._database.fetch(
             "SELECT r.key, r.epoch, r.durability, r.state, r.owner, o.host, o.pid "
             "FROM runs AS r LEFT JOIN owners AS o ON o.key = r.owner WHERE r.id = ?",
@@ -108,8 +109,8 @@ class Reader:
             return RunState(stored)
         except ValueError:
             raise StoreError(
-                f"journal {self._shown!r} says that run {run_id!r} is in state {stored!r}, which there is not; restore the "
-                "file from a backup",
+                f"journal {self._shown!r} says that run {run_id!r} is in state {stored!r}, which there is not; restore "
+                "the file from a backup",
                 path=self._shown,
             ) from None
 
@@ -120,7 +121,7 @@ class Reader:
             run_id=run_id,
         )
 
-    # --- What a run has ---------------------------------------------------------------------------------------------------------
+    # --- What a run has ---------------------------------------------------------------------------------------------
 
     async def records(self, key: int, run_id: str) -> list[Record]:
         """Return the records of the run with this *key*, checked; *run_id* is for messages."""
@@ -150,8 +151,8 @@ class Reader:
 
     def _corrupt(self, run_id: str, number: int, what: str) -> CorruptRecord:
         return CorruptRecord(
-            f"record {number} of run {run_id!r} in {self._shown!r} {what}; restore the file from a backup, or start the run "
-            "anew under another id",
+            f"record {number} of run {run_id!r} in {self._shown!r} {what}; restore the file from a backup, or start the "
+            "run anew under another id",
             path=self._shown,
             run_id=run_id,
             number=number,
@@ -165,7 +166,8 @@ class Reader:
         body = rows[0][0]
         if type(body) is not bytes or hashlib.blake2b(body, digest_size=len(digest) // 2).hexdigest() != digest:
             raise StoreError(
-                f"blob {digest!r} in journal {self._shown!r} is damaged; restore the file from a backup", path=self._shown
+                f"blob {digest!r} in journal {self._shown!r} is damaged; restore the file from a backup",
+                path=self._shown,
             )
         return body
 
@@ -177,7 +179,8 @@ class Reader:
         body, written = rows[0]
         if type(body) is not bytes or checksum(body) != written:
             raise StoreError(
-                f"plan {digest!r} in journal {self._shown!r} is damaged; restore the file from a backup", path=self._shown
+                f"plan {digest!r} in journal {self._shown!r} is damaged; restore the file from a backup",
+                path=self._shown,
             )
         return body
 

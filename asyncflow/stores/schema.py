@@ -131,7 +131,8 @@ async def _version(database: Database) -> int:
         raise _foreign(database.shown)
     if version > VERSION:
         raise SchemaTooNew(
-            f"{database.shown!r} has journal version {version} and this asyncflow reads up to {VERSION}; open it with a newer asyncflow",
+            f"{database.shown!r} has journal version {version} and this asyncflow reads up to {VERSION}; open it with a newer "
+            "asyncflow",
             path=database.shown,
         )
     return int(version)

@@ -1,8 +1,8 @@
 """
 Journals in an SQLite file, shared by any number of engines and processes on one machine.
 
-Each run belongs to at most one engine. Everything is written through one connection (``writer``) and read through another
-that cannot write (``reader``).
+Each run belongs to at most one engine. Everything is written through one connection (``writer``) and read through
+another that cannot write (``reader``).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class SqliteJournal:
         return self._writer.append(self._line, self._codec.encode_record(record), record.at, state, blobs)
 
     async def records(self) -> list[Record]:
-        """Return every record that is durable, in order, checked; raise CorruptRecord where one is not as it was written."""
+        """Return every record that is durable, in order, checked; raise CorruptRecord where one is not as written."""
         return await self._store.records_of(self._line)
 
     async def blob(self, digest: str) -> bytes:
@@ -89,8 +89,8 @@ class SqliteStore:
     """
     Keeps journals in the SQLite file at *path*, which is made if it is not there.
 
-    Beside it SQLite keeps ``-wal`` and ``-shm`` while it is open, and asyncflow ``-owners``, an empty file by whose locks
-    processes see each other; it stays.
+    Beside it SQLite keeps ``-wal`` and ``-shm`` while it is open, and asyncflow ``-owners``, an empty file by whose
+    locks processes see each other; it stays.
 
     Raises:
         StoreError: *path* names no file.
@@ -118,7 +118,7 @@ class SqliteStore:
         # Requests that were handed out and are still in the file, by run; see beat().
         self._heard: dict[str, list[int]] = {}
 
-    # --- Opening and closing ------------------------------------------------------------------------------------------------
+    # --- Opening and closing ----------------------------------------------------------------------------------------
 
     async def open(self) -> None:
         """
@@ -164,8 +164,8 @@ class SqliteStore:
     def _check_path(self) -> None:
         if not owners.IS_SUPPORTED:
             raise StoreError(
-                f"journal {self._shown!r} needs POSIX record locks, which this platform does not have; Engine() without a "
-                "path keeps runs in memory",
+                f"journal {self._shown!r} needs POSIX record locks, which this platform does not have; Engine() without "
+                "a path keeps runs in memory",
                 path=self._shown,
             )
         if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
@@ -186,7 +186,7 @@ class SqliteStore:
             ) from error
 
     async def close(self) -> None:
-        """Write what is still to be written, release every run, and stop being an owner. Goes on if its caller is cancelled."""
+        """Write what is to be written, release every run, stop being an owner; to the end, if the caller is cancelled too."""
         if self._closing is None:
             if self._writer is None:
                 return
@@ -227,7 +227,7 @@ class SqliteStore:
                 locks.close()
             self._database = self._locks = None
 
-    # --- Owning runs ----------------------------------------------------------------------------------------------------------
+    # --- Owning runs ------------------------------------------------------------------------------------------------
 
     async def create(
         self, run: NewRun, plan: Callable[[], bytes], first: Record, blobs: Mapping[str, bytes]
@@ -258,7 +258,9 @@ class SqliteStore:
                 return SqliteJournal(self, writer, self._codec, line)
             # Another was quicker; look again who.
         raise RunBusy(
-            f"run {run_id!r} in {self._shown!r} changes hands all the time; try again later", run_id=run_id, owner="several"
+            f"run {run_id!r} in {self._shown!r} changes hands all the time; try again later",
+            run_id=run_id,
+            owner="several",
         )
 
     async def _take_over(self, line: Line, pending: asyncio.Future[T]) -> T:
@@ -297,7 +299,9 @@ class SqliteStore:
     def _busy(self, run_id: str, owner: int, host: str | None, pid: int | None) -> RunBusy:
         if owner == self._owner:
             return RunBusy(
-                f"run {run_id!r} is already running in this engine; wait for it instead", run_id=run_id, owner="this engine"
+                f"run {run_id!r} is already running in this engine; wait for it instead",
+                run_id=run_id,
+                owner="this engine",
             )
         who = process(host, pid)
         return RunBusy(
@@ -307,7 +311,7 @@ class SqliteStore:
             owner=who,
         )
 
-    # --- Reading --------------------------------------------------------------------------------------------------------------
+    # --- Reading ----------------------------------------------------------------------------------------------------
 
     async def runs(self, *, state: RunState | None = None, limit: int | None = None) -> list[RunInfo]:
         """Return what there is, newest first."""
@@ -343,7 +347,7 @@ class SqliteStore:
             await writer.run(lambda database: keep_plan(database, digest, plan))
         self._plans.add(digest)
 
-    # --- Other processes --------------------------------------------------------------------------------------------------------
+    # --- Other processes --------------------------------------------------------------------------------------------
 
     async def request(self, run_id: str, kind: str, reason: str) -> None:
         """Leave word for the owner of a run."""
@@ -393,7 +397,7 @@ class SqliteStore:
         return f"<SqliteStore {self._shown!r}: {state}>"
 
 
-# --- Statements -----------------------------------------------------------------------------------------------------------------
+# --- Statements -----------------------------------------------------------------------------------------------------
 
 # One statement: shows that we live, and reads what is asked of our runs.
 _BEAT = """

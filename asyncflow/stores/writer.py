@@ -1,9 +1,9 @@
 """
 The one writer of a file: it gathers what all runs append and commits it together.
 
-While one commit runs, whatever else is appended gathers, and goes into the next; nobody idles to fill a batch. A batch of
-records is one statement, hence one trip to the connection's thread and one transaction. It inserts a record only where
-the run still has the epoch that the appender claimed, so that an engine which was overtaken writes nothing.
+While one commit runs, whatever else is appended gathers, and goes into the next; nobody idles to fill a batch. A batch
+of records is one statement, hence one trip to the connection's thread and one transaction. It inserts a record only
+where the run still has the epoch that the appender claimed, so that an engine which was overtaken writes nothing.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Writer:
         # Roughly what the log has grown by since it was last copied.
         self._log_bytes = 0
 
-    # --- What stores and journals ask ---------------------------------------------------------------------------------------
+    # --- What stores and journals ask -------------------------------------------------------------------------------
 
     def append(
         self, line: Line, body: bytes, at: float, state: RunState, blobs: Mapping[str, bytes]
@@ -120,7 +120,7 @@ class Writer:
                 # Not synced: whatever depends on it is committed, and then synced, behind it.
                 await self._sync(False)
                 result = await errand(self._database)
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:
                 if not done.done():
                     done.set_exception(error)
                 return
@@ -148,7 +148,7 @@ class Writer:
         if self._log_bytes > at_least_bytes:
             await self.run(self._copy_log)
 
-    # --- At work --------------------------------------------------------------------------------------------------------------
+    # --- At work ----------------------------------------------------------------------------------------------------
 
     def _put(self, append: Append) -> None:
         append.line.last = append
@@ -212,7 +212,7 @@ class Writer:
         try:
             await self._sync(any(append.line.durability == "full" for append in batch))
             errors = await self._write(batch)
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             # Whatever it was, nothing of the batch is in the file, and everybody in it must hear of that.
             for append in batch:
                 self._fail(append, _as_store_error(error, self._path))
@@ -231,7 +231,7 @@ class Writer:
                 append.watcher.set_result(None)
 
     async def _write(self, batch: list[Append]) -> dict[Append, AsyncflowError]:
-        """Write a batch, all or nothing, but for appends that do not fit what is in the file; return why those do not."""
+        """Write a batch, all or nothing but for appends that do not fit what is in the file; return why those do not."""
         if not any(append.new is not None or append.blobs for append in batch):
             return await self._insert(batch)
         async with self._database.transaction():
@@ -263,8 +263,8 @@ class Writer:
             append.line.key = keys.pop(run_id, 0)
             if not append.line.key:
                 errors[append] = RunExists(
-                    f"there is a run {run_id!r} in {self._path!r} already; go on with engine.resume({run_id!r}), or start "
-                    "this one under another id",
+                    f"there is a run {run_id!r} in {self._path!r} already; go on with engine.resume({run_id!r}), or "
+                    "start this one under another id",
                     run_id=run_id,
                 )
         return errors
@@ -290,7 +290,9 @@ class Writer:
 
     async def _keep_blobs(self, append: Append) -> None:
         for digest, body in append.blobs.items():
-            await self._database.fetch("INSERT INTO blobs(digest, body) VALUES (?, ?) ON CONFLICT DO NOTHING", (digest, body))
+            await self._database.fetch(
+                "INSERT INTO blobs(digest, body) VALUES (?, ?) ON CONFLICT DO NOTHING", (digest, body)
+            )
             await self._database.fetch(
                 "INSERT INTO uses(run, blob) SELECT ?, key FROM blobs WHERE digest = ? ON CONFLICT DO NOTHING",
                 (append.line.key, digest),
@@ -308,7 +310,7 @@ class Writer:
         self._log_bytes = 0
         await database.fetch("PRAGMA wal_checkpoint(PASSIVE)")
 
-    # --- Bad news -------------------------------------------------------------------------------------------------------------
+    # --- Bad news ---------------------------------------------------------------------------------------------------
 
     def _fail(self, append: Append, error: AsyncflowError) -> None:
         line = append.line
@@ -329,19 +331,19 @@ class Writer:
 
     def _overtaken(self, run_id: str) -> RunOvertaken:
         return RunOvertaken(
-            f"another engine has taken over run {run_id!r} in {self._path!r}; this one has stopped it and wrote nothing more",
+            f"another engine has taken over run {run_id!r} in {self._path!r}; this one wrote nothing more",
             run_id=run_id,
         )
 
     def _too_large(self, line: Line, size_bytes: int) -> StoreError:
         return StoreError(
-            f"run {line.run_id!r} appends {size_bytes} bytes to {self._path!r} at once, and SQLite keeps {_LARGEST_BYTES}; "
+            f"run {line.run_id!r} appends {size_bytes} bytes to {self._path!r} at once, SQLite keeps {_LARGEST_BYTES}; "
             "return references to large values instead",
             path=self._path,
         )
 
 
-# --- Statements -----------------------------------------------------------------------------------------------------------------
+# --- Statements -----------------------------------------------------------------------------------------------------
 
 # CROSS JOIN fixes the order of the loops: for each row given, look its run up. Padding joins nothing.
 _INSERT_RECORDS = (
@@ -375,13 +377,16 @@ def _multiple(template: str, columns: int, count: int) -> tuple[str, list[None]]
 async def keep_plan(database: Database, digest: str, body: bytes) -> None:
     """Keep a recorded plan; nothing happens if it is there."""
     await database.fetch(
-        "INSERT INTO plans(digest, body, checksum) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (digest, body, checksum(body))
+        "INSERT INTO plans(digest, body, checksum) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+        (digest, body, checksum(body)),
     )
 
 
 def _as_store_error(error: Exception, path: str) -> StoreError:
     if isinstance(error, StoreError):
         return error
-    found = StoreError(f"journal {path!r} could not be written, for a reason that is a bug of asyncflow: {error!r}", path=path)
+    found = StoreError(
+        f"journal {path!r} could not be written, for a reason that is a bug of asyncflow: {error!r}", path=path
+    )
     found.__cause__ = error
     return found

@@ -1,7 +1,8 @@
 """
 What every store must do: a suite of checks, for ours and for yours.
 
-Each check is an async function that takes a factory and raises AssertionError where the store falls short. With pytest::
+Each check is an async function that takes a factory and raises AssertionError where the store falls short. With
+pytest::
 
     pytest.register_assert_rewrite("asyncflow.testing.stores")
     from asyncflow.testing.stores import LASTING_STORE_CHECKS, STORE_CHECKS
@@ -10,22 +11,25 @@ Each check is an async function that takes a factory and raises AssertionError w
     def test_my_store(check, tmp_path):
         asyncio.run(check(lambda: MyStore(tmp_path / "runs")))
 
-The factory returns a new store, not yet open. All its stores look at the same place, where there is one; a place is empty
-when a check begins. ``STORE_CHECKS`` are for every store, ``LASTING_STORE_CHECKS`` for those that outlive their engine.
+The factory returns a new store, not yet open. All its stores look at the same place, where there is one; a place is
+empty when a check begins. ``STORE_CHECKS`` are for every store, ``LASTING_STORE_CHECKS`` for those that outlive their
+engine.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from hashlib import blake2b
-from typing import Any
+from typing import Any, TypeVar
 
 from asyncflow import messages as m
-from asyncflow.errors import RunBusy, RunExists, RunNotFound, RunOvertaken, StoreError
+from asyncflow.errors import AsyncflowError, RunBusy, RunExists, RunNotFound, RunOvertaken, StoreError
 from asyncflow.interfaces import Journal, NewRun, Request, Store
 from asyncflow.states import RunState
+
+E = TypeVar("E", bound=AsyncflowError)
 
 StoreFactory = Callable[[], Store]
 """Returns a new store, not yet open, that looks at the same place as all others of this factory."""
@@ -98,8 +102,14 @@ async def an_unknown_run_is_an_error_that_names_it(make: StoreFactory) -> None:
     """A mistyped id must never look like a run that has done nothing."""
     async with _opened(make) as store:
         await _create(store, "a")
-        for ask in (store.claim, store.info, store.read, lambda run_id: store.request(run_id, "cancel", "")):
-            error = await _raised(RunNotFound, lambda ask=ask: ask("b"))  # type: ignore[misc]
+        asked: list[Callable[[], Awaitable[object]]] = [
+            lambda: store.claim("b"),
+            lambda: store.info("b"),
+            lambda: store.read("b"),
+            lambda: store.request("b", "cancel", ""),
+        ]
+        for ask in asked:
+            error = await _raised(RunNotFound, ask)
             assert error.run_id == "b" and "'b'" in str(error)
 
 
@@ -111,7 +121,9 @@ async def records_come_back_as_they_were_appended(make: StoreFactory) -> None:
     """A resumed run is what its records say, in the order in which they say it."""
     wanted = [
         _first("a"),
-        m.Record(2.5, [m.AttemptStarted(0, 1), m.AttemptStarted(1, 1), m.Progressed(0, 0.5, "half, \u00e9\u4e2d\U0001f600")]),
+        m.Record(
+            2.5, [m.AttemptStarted(0, 1), m.AttemptStarted(1, 1), m.Progressed(0, 0.5, "half, \u00e9\u4e2d\U0001f600")]
+        ),
         m.Record(2.5, [m.AttemptCancelled(0), m.AttemptTimedOut(1, True, True), m.RetryScheduled(1, 1e9 + 0.25)]),
         m.Record(3.0, []),
         m.Record(1.0, [m.CancelRequested("why not"), m.AttemptLost(1, "crash"), m.RunEnded("CANCELLED")]),
@@ -463,11 +475,11 @@ async def two_engines_write_at_once(make: StoreFactory) -> None:
             assert await one.read(f"run-{which}") == [_first(f"run-{which}"), *map(_note, range(1, 31))]
 
 
-# --- What the checks are made of ----------------------------------------------------------------------------------------
+# --- What the checks are made of ------------------------------------------------------------------------------------
 
 
 @asynccontextmanager
-async def _opened(make: StoreFactory) -> AsyncIterator[Store]:
+async def _opened(make: StoreFactory) -> AsyncGenerator[Store, None]:
     store = make()
     await store.open()
     try:
@@ -510,7 +522,7 @@ async def _append(
         await pending
 
 
-async def _raised(kind: type[Any], act: Callable[[], Awaitable[object]]) -> Any:
+async def _raised(kind: type[E], act: Callable[[], Awaitable[object]]) -> E:
     """Return the exception of this *kind* that *act* raises."""
     try:
         await act()
