@@ -18,9 +18,15 @@ class Attempt(Protocol):
     path: str
     attempt: int
     recovered: bool
-    idempotency_key: str
-    deadline: float | None
-    is_cancelling: bool
+
+    @property
+    def idempotency_key(self) -> str: ...
+
+    @property
+    def deadline(self) -> float | None: ...
+
+    @property
+    def is_cancelling(self) -> bool: ...
 
     def progress(self, fraction: float, message: str) -> None: ...
 

@@ -8,36 +8,30 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
-from contextvars import copy_context
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 from asyncflow import messages as m
 from asyncflow.codec import Codec
-from asyncflow.errors import AsyncflowError, DeclarationError, EngineClosed, InputError, PlanChanged, StoreError
+from asyncflow.errors import AsyncflowError, DeclarationError, EngineClosed, InputError, StoreError
 from asyncflow.executors.inline import InlineExecutor
-from asyncflow.executors.loop import LoopExecutor, begin
+from asyncflow.executors.loop import LoopExecutor
 from asyncflow.executors.thread import ThreadExecutor
 from asyncflow.graph import record as recorded
-from asyncflow.graph.changes import compare
-from asyncflow.graph.changes import compare
-from asyncflow.graph.find import find_flow
-from asyncflow.graph.flow import Flow, as_flow
-from asyncflow.graph.plan import Plan
-from asyncflow.ids import check_run_id, new_run_id
-from asyncflow.interfaces import Clock, Executor, Journal, NewRun, Observer, RunInfo, Store
-from asyncflow.machine.replay import fold, plans_named, recovery
-from asyncflow.machine.run import RunMachine
+from asyncflow.graph.flow import Flow
+from asyncflow.ids import check_run_id
+from asyncflow.interfaces import Clock, Observer, RunInfo, Store
+from asyncflow.launch import OBSERVERS_MAY_TAKE, Launcher
+from asyncflow.machine.replay import plans_named
 from asyncflow.outcomes import Sealed
 from asyncflow.runtime.clock import SystemClock
-from asyncflow.runtime.handle import Run, conclude
+from asyncflow.runtime.handle import Run
 from asyncflow.runtime.observe import Announcer
 from asyncflow.runtime.permits import ENGINE, THREADS, Pool
 from asyncflow.runtime.report import RunReport, blob_summary, report
 from asyncflow.runtime.shelter import outlast, see_through
-from asyncflow.runtime.supervisor import Supervisor
 from asyncflow.states import RunState
 from asyncflow.stores.memory import MemoryStore
 from asyncflow.stores.sqlite import SqliteStore
@@ -49,7 +43,6 @@ T = TypeVar("T")
 DURABILITY = ("full", "process", "lazy")
 HEARTBEAT = 1.0
 """Seconds between two looks at what other processes ask of this engine's runs."""
-_OBSERVERS_MAY_TAKE = 1.0
 
 
 class Engine:
@@ -104,19 +97,25 @@ class Engine:
         fallback = "suspend" if store.location is not None else "revert"
         self._on_cancel = fallback if on_cancel is None else _one_of("on_cancel", on_cancel, ("suspend", "revert"))
         threads = min(32, (os.cpu_count() or 1) + 4) if threads is None else _at_least_one("threads", threads)
-        self._pools: dict[str, Pool] = {THREADS: Pool(THREADS, threads)}
+        pools = {THREADS: Pool(THREADS, threads)}
         if concurrency is not None:
-            self._pools[ENGINE] = Pool(ENGINE, _at_least_one("concurrency", concurrency))
+            pools[ENGINE] = Pool(ENGINE, _at_least_one("concurrency", concurrency))
         self._resources = dict(resources or {})
         self._announcer = Announcer()
         self._first_observers = list(observers)
         self._undo_grace = undo_grace
         self._grace = grace
-        self._cancel_grace = cancel_grace
-        self._debug = debug
-        self._clock: Clock = SystemClock() if clock is None else clock
-        self._executors: dict[str, Executor] = {}
-        self._runs: dict[str, Run[Any]] = {}
+        self._launcher = Launcher(
+            store,
+            clock=SystemClock() if clock is None else clock,
+            announcer=self._announcer,
+            pools=pools,
+            resources=self._resources,
+            grace=grace,
+            cancel_grace=cancel_grace,
+            hands_on_copies=debug and store.keeps_bytes,
+        )
+        self._runs = self._launcher.runs
         self._heart: asyncio.Task[None] | None = None
         self._is_open = False
         self._is_closing = False
@@ -128,11 +127,7 @@ class Engine:
         if self._is_open:
             raise EngineClosed("the engine is open already; one engine is opened once")
         await self._store.open()
-        self._executors = {
-            "loop": LoopExecutor(),
-            "inline": InlineExecutor(),
-            "thread": ThreadExecutor(),
-        }
+        self._launcher.executors.update(loop=LoopExecutor(), inline=InlineExecutor(), thread=ThreadExecutor())
         for observer in self._first_observers:
             self._announcer.subscribe(observer)
         self._is_open, self._is_closing = True, False
@@ -151,16 +146,16 @@ class Engine:
     async def _close(self) -> None:
         self._is_closing = True
         for run in list(self._runs.values()):
-            run._supervisor.suspend("the engine is closing", grace=self._grace, recover=True)
-        endings = [run._ending for run in self._runs.values()]
+            run.supervisor.suspend("the engine is closing", grace=self._grace, recover=True)
+        endings = [run.ending for run in self._runs.values()]
         if endings:
             await asyncio.wait(endings)
         if self._heart is not None:
             self._heart.cancel()
             await asyncio.wait([self._heart])
-        await self._announcer.wait_idle(_OBSERVERS_MAY_TAKE)
+        await self._announcer.wait_idle(OBSERVERS_MAY_TAKE)
         await self._announcer.close()
-        for executor in self._executors.values():
+        for executor in self._launcher.executors.values():
             await executor.close()
         await self._store.close()
         self._is_open = False
@@ -224,8 +219,8 @@ class Engine:
             FlowError: The flow cannot be compiled.
         """
         policy = self._policy(on_cancel)
-        launch = self.start(flow, inputs, run_id=run_id, deadline=deadline, durability=durability)
-        return await self._attend(launch, policy)
+        run = await self._hold(self._begin(flow, inputs, run_id, deadline, durability), policy)
+        return cast("T", await self._attend(run, policy))
 
     async def start(
         self,
@@ -242,29 +237,8 @@ class Engine:
 
         Takes what :meth:`run` takes. When this returns, the run is in the journal.
         """
-        self._check_open()
-        flow = as_flow(flow)
-        plan = flow.compile()
-        given: dict[str, Any] = dict(inputs or {})
-        plan.check_inputs(given, self._resources)
-        run_id = new_run_id(flow.name) if run_id is None else check_run_id(run_id)
-        level = self._durability if durability is None else _one_of("durability", durability, DURABILITY)
-        self._add_limits(plan)
-        codec, store = self._codec, self._store
-        blobs: dict[str, bytes] = {}
-        if store.keeps_bytes:
-            plan_id = recorded.digest_of(plan)
-            codec = self._codec_for(plan)
-            given = {name: self._seal_input(flow.name, name, value, codec, blobs) for name, value in given.items()}
-        else:
-            plan_id = f"memory-{id(plan)}"
-        started = m.RunStarted(run_id, flow.name, plan_id, given, _posix(deadline))
-        first = m.Record(self._clock.now(), [started])
-        new = NewRun(run_id=run_id, flow=flow.name, flow_ref=flow.ref if store.keeps_bytes else None, plan=plan_id, durability=level)
-        journal = await store.create(new, lambda: recorded.body_of(plan), first, blobs)
-        supervisor = self._supervisor(RunMachine(plan), journal, run_id, codec)
-        supervisor.began(first)
-        return self._spawn(supervisor, journal, [])
+        launching = self._begin(flow, inputs, run_id, deadline, durability)
+        return await self._hold(launching, self._on_cancel)
 
     async def resume(
         self,
@@ -293,8 +267,9 @@ class Engine:
             RunFailed, RunCancelled, RunSuspended: As :meth:`run` does.
         """
         policy = self._policy(on_cancel)
-        launch = self.take_up(run_id, flow, deadline=deadline, accept_changes=accept_changes)
-        return await self._attend(launch, policy)
+        self._check_open()
+        taking = self._launcher.take_up(run_id, flow, deadline=_posix(deadline), accept_changes=accept_changes)
+        return cast("T", await self._attend(await self._hold(taking, policy), policy))
 
     async def take_up(
         self,
@@ -305,7 +280,9 @@ class Engine:
         accept_changes: bool = False,
     ) -> Run[T]:
         """Do what :meth:`resume` does, and return the :class:`Run` instead of waiting for it."""
-        return await self._take_up(run_id, flow, deadline=_posix(deadline), accept_changes=accept_changes)
+        self._check_open()
+        taking = self._launcher.take_up(run_id, flow, deadline=_posix(deadline), accept_changes=accept_changes)
+        return await self._hold(taking, self._on_cancel)
 
     async def recover(self) -> list[Run[Any]]:
         """
@@ -320,7 +297,7 @@ class Engine:
             if info.run_id in self._runs or not await self._is_left(info):
                 continue
             try:
-                found.append(await self._take_up(info.run_id, None))
+                found.append(await self.take_up(info.run_id))
             except AsyncflowError as error:
                 log.warning("run %r is not recovered: %s", info.run_id, error)
         return found
@@ -354,10 +331,10 @@ class Engine:
             if info.owner is not None:
                 await self._store.request(run_id, "cancel", reason)
                 return info.state
-            run = await self._take_up(run_id, flow, cancel_reason=reason)
+            run = await self._hold(self._launcher.take_up(run_id, flow, cancel_reason=reason), self._on_cancel)
         else:
             run.cancel(reason)
-        await asyncio.wait([run._ending])
+        await asyncio.wait([run.ending])
         return run.state
 
     async def runs(self, *, state: RunState | None = None, limit: int | None = None) -> list[RunInfo]:
@@ -397,23 +374,44 @@ class Engine:
 
     # --- The caller ---------------------------------------------------------------------------------------------------
 
-    async def _attend(self, launch: Any, policy: str) -> Any:
+    def _begin(
+        self,
+        flow: Flow[..., Any],
+        inputs: Mapping[str, Any] | None,
+        run_id: str | None,
+        deadline: float | datetime | None,
+        durability: str | None,
+    ) -> Coroutine[Any, Any, Run[Any]]:
+        self._check_open()
+        level = self._durability if durability is None else _one_of("durability", durability, DURABILITY)
+        return self._launcher.start(
+            flow,
+            {} if inputs is None else inputs,
+            run_id=None if run_id is None else check_run_id(run_id),
+            deadline=_posix(deadline),
+            durability=level,
+        )
+
+    async def _hold(self, launching: Coroutine[Any, Any, Run[Any]], policy: str) -> Run[Any]:
+        """Wait until a run is launched. One that was, and whose caller was cancelled meanwhile, is not forgotten."""
+        if not self._store.keeps_bytes:
+            return await launching  # never waits, so no cancel can come between
+        run, cancelled = await see_through(launching)
+        if cancelled is not None:
+            await self._abandoned_by_caller(run, policy, cancelled)
+            raise cancelled
+        return run
+
+    async def _attend(self, run: Run[Any], policy: str) -> Any:
         """Wait for a run that belongs to the caller, and see to it when the caller is cancelled."""
-        if self._store.keeps_bytes:
-            # A run that was created and then forgotten, since the caller was cancelled between, must not be.
-            run, cancelled = await see_through(launch)
-        else:
-            run, cancelled = await launch, None
-        if cancelled is None:
-            try:
-                return await run
-            except asyncio.CancelledError as error:
-                cancelled = error
-        await self._abandoned_by_caller(run, policy, cancelled)
-        raise cancelled
+        try:
+            return await run
+        except asyncio.CancelledError as cancelled:
+            await self._abandoned_by_caller(run, policy, cancelled)
+            raise
 
     async def _abandoned_by_caller(self, run: Run[Any], policy: str, cancelled: asyncio.CancelledError) -> None:
-        ending, supervisor = run._ending, run._supervisor
+        ending, supervisor = run.ending, run.supervisor
         if policy == "revert" and not self._is_closing:
             run.cancel("the caller was cancelled")
             if await outlast(ending, self._undo_grace):
@@ -425,180 +423,6 @@ class Engine:
 
     def _policy(self, on_cancel: str | None) -> str:
         return self._on_cancel if on_cancel is None else _one_of("on_cancel", on_cancel, ("suspend", "revert"))
-
-    # --- Making a run -------------------------------------------------------------------------------------------------
-
-    def _supervisor(
-        self, machine: RunMachine, journal: Journal, run_id: str, codec: Codec, first_number: int = 0
-    ) -> Supervisor:
-        return Supervisor(
-            machine,
-            journal,
-            run_id=run_id,
-            codec=codec,
-            keeps_bytes=self._store.keeps_bytes,
-            clock=self._clock,
-            executor=self._executor,
-            announcer=self._announcer,
-            pools=self._pools,
-            resources=self._resources,
-            context=copy_context(),
-            first_number=first_number,
-            grace=self._grace,
-            cancel_grace=self._cancel_grace,
-            hands_on_copies=self._debug and self._store.keeps_bytes,
-        )
-
-    def _spawn(self, supervisor: Supervisor, journal: Journal, first: list[m.Event]) -> Run[Any]:
-        loop = asyncio.get_running_loop()
-        run: Run[Any] = Run(supervisor, loop.create_future())
-        self._runs[run.run_id] = run
-        run._keeper = begin(
-            self._look_after(run, supervisor, journal, first), loop, f"run {run.run_id}", copy_context()
-        )
-        return run
-
-    async def _look_after(self, run: Run[Any], supervisor: Supervisor, journal: Journal, first: list[m.Event]) -> None:
-        value, error = None, None
-        try:
-            if first or not supervisor.machine.phase.is_ended:
-                await supervisor.live(first)
-            value = await conclude(supervisor, self._store.location)
-        except BaseException as raised:
-            error = raised
-        try:
-            await journal.release()
-        except StoreError as unreleased:
-            error = error or unreleased
-        if self._announcer:
-            await self._announcer.wait_idle(_OBSERVERS_MAY_TAKE)
-        del self._runs[run.run_id]
-        if error is None:
-            run._ending.set_result(value)
-        elif isinstance(error, Exception):
-            run._ending.set_exception(error)
-            # Who starts a run need not await it; then it is not the loop's to complain.
-            run._ending.exception()
-        else:
-            # The loop is going down, or a body raised KeyboardInterrupt: who waits hears that the run stands still.
-            run._ending.set_exception(await _standing_still(supervisor, self._store.location))
-            run._ending.exception()
-            raise error
-
-    async def _take_up(
-        self,
-        run_id: str,
-        flow: Flow[..., Any] | None,
-        *,
-        deadline: float | None = None,
-        accept_changes: bool = False,
-        cancel_reason: str | None = None,
-    ) -> Run[Any]:
-        self._check_open()
-        journal = await self._store.claim(run_id)
-        try:
-            records = await journal.records()
-            if flow is None:
-                flow = self._find(await self._store.info(run_id))
-            plan = as_flow(flow).compile()
-            self._add_limits(plan)
-            codec = self._codec_for(plan) if self._store.keeps_bytes else self._codec
-            plan_id = recorded.digest_of(plan) if self._store.keeps_bytes else f"memory-{id(plan)}"
-            named = plans_named(records)
-            plans = {
-                name: plan if name == plan_id else recorded.decode(await self._store.plan(name)) for name in set(named)
-            }
-            machine = fold(records, plans)
-            has_changed = named[-1] != plan_id
-            if has_changed:
-                self._accept(machine, plan, accept_changes)
-                await self._store.save_plan(plan_id, lambda: recorded.body_of(plan))
-                machine.adopt(plan)
-            number = sum(len(record.events) for record in records)
-            supervisor = self._supervisor(machine, journal, run_id, codec, number)
-            first: list[m.Event] = []
-            if _goes_on(machine):
-                first = recovery(machine, plan=plan_id if has_changed else None, deadline=deadline)
-                if cancel_reason is not None:
-                    first.append(m.CancelRequested(cancel_reason))
-        except BaseException:
-            await see_through(journal.release())
-            raise
-        return self._spawn(supervisor, journal, first)
-
-    def _find(self, info: RunInfo) -> Flow[..., Any]:
-        if info.flow_ref is None:
-            raise DeclarationError(
-                f"run {info.run_id!r} does not say where its flow {info.flow!r} is, since it was no attribute of a module; "
-                "pass the flow: engine.resume(run_id, flow)"
-            )
-        return find_flow(info.flow_ref)
-
-    def _accept(self, machine: RunMachine, plan: Plan, accept_changes: bool) -> None:
-        """Let a changed *plan* pass, or say what has changed."""
-        states = {machine.plan.path(task): machine.states[task] for task in range(machine.plan.size)}
-        started = {machine.plan.path(task) for task in range(machine.plan.size) if machine.attempts[task]}
-        verdicts = compare(
-            machine.plan, plan, started=started, states=states, is_reverting=not machine.is_forward
-        )
-        refused = [verdict for verdict in verdicts if verdict.is_refused]
-        if refused and not (accept_changes and all(verdict.may_be_accepted for verdict in refused)):
-            lines = [str(verdict) for verdict in refused]
-            raise PlanChanged(
-                f"flow {plan.flow!r} no longer fits what run {machine.run_id!r} has done:\n  "
-                + "\n  ".join(lines)
-                + "\nput it back, or pass accept_changes=True to go on with the flow as it is now",
-                run_id=machine.run_id,
-                diff=lines,
-            )
-
-    def _executor(self, name: str) -> Executor:
-        try:
-            return self._executors[name]
-        except KeyError:
-            have = ", ".join(sorted(self._executors))
-            raise DeclarationError(f"there is no executor {name!r}; this engine has: {have}") from None
-
-    def _add_limits(self, plan: Plan) -> None:
-        if not plan.has_limits or plan.tasks is None:
-            return
-        for task in plan.tasks:
-            for limit in task.limits:
-                pool = self._pools.setdefault(limit.name, Pool(limit.name, limit.permits))
-                if pool.size != limit.permits:
-                    raise DeclarationError(
-                        f"task {task.name!r} gives limit {limit.name!r} {limit.permits} permits, and another task gave "
-                        f"it {pool.size}; declare the limit once and share it"
-                    )
-
-    def _codec_for(self, plan: Plan) -> Codec:
-        codec = Codec()
-        for annotation in plan.inputs.values():
-            codec.allow(annotation)
-        for annotation in {id(task.returns): task.returns for task in plan.tasks or ()}.values():
-            codec.allow(annotation)
-        return codec
-
-    def _seal_input(self, flow: str, name: str, value: Any, codec: Codec, blobs: dict[str, bytes]) -> Sealed:
-        try:
-            sealed = codec.seal(value)
-        except AsyncflowError as error:
-            raise InputError(f"input {name!r} of flow {flow!r} cannot be kept in the journal: {error}") from error
-        if sealed.blob is not None and sealed.payload is not None:
-            blobs[sealed.blob] = sealed.payload
-        return sealed
-
-
-def _goes_on(machine: RunMachine) -> bool:
-    return not machine.phase.is_ended or (machine.phase is RunState.FAILED and bool(machine.revert_failures))
-
-
-async def _standing_still(supervisor: Supervisor, store: str | None) -> BaseException:
-    try:
-        await conclude(supervisor, store)
-    except Exception as error:
-        return error
-    return EngineClosed(f"run {supervisor.run_id!r} ended while the event loop was closing")
 
 
 def _posix(deadline: float | datetime | None) -> float | None:

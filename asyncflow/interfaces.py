@@ -171,8 +171,9 @@ class Call:
 class Work(Protocol):
     """A call on its way."""
 
-    can_stop: bool
-    """Whether :meth:`stop` reaches the body. A thread cannot be stopped."""
+    @property
+    def can_stop(self) -> bool:
+        """Whether :meth:`stop` reaches the body. A thread cannot be stopped."""
 
     def stop(self) -> None:
         """Ask the body to give way. It may take its time, or refuse."""

@@ -28,7 +28,7 @@ class Event(msgspec.Struct, frozen=True, array_like=True, gc=False):
 # --- The run ----------------------------------------------------------------------------------------------------------
 
 
-class RunStarted(Event, tag=1):
+class RunStarted(Event, frozen=True, tag=1):
     """The run exists. ``inputs`` are by name; ``deadline`` is POSIX seconds; ``plan`` is the plan's content hash."""
 
     run_id: str
@@ -38,7 +38,7 @@ class RunStarted(Event, tag=1):
     deadline: float | None = None
 
 
-class RunResumed(Event, tag=2):
+class RunResumed(Event, frozen=True, tag=2):
     """
     An engine took the run up again. ``plan`` is given when the flow has changed since; ``deadline`` when it is renewed.
     """
@@ -47,13 +47,13 @@ class RunResumed(Event, tag=2):
     deadline: float | None = None
 
 
-class CancelRequested(Event, tag=3):
+class CancelRequested(Event, frozen=True, tag=3):
     """Someone wants the run undone."""
 
     reason: str
 
 
-class SuspendRequested(Event, tag=4):
+class SuspendRequested(Event, frozen=True, tag=4):
     """
     Someone wants the run to stand still, resumable; ``recover`` says whether ``engine.recover()`` takes it up again.
     """
@@ -62,23 +62,23 @@ class SuspendRequested(Event, tag=4):
     recover: bool = False
 
 
-class RunSuspended(Event, tag=5):
+class RunSuspended(Event, frozen=True, tag=5):
     """Nothing runs any more; the run waits for a resume."""
 
 
-class DeadlinePassed(Event, tag=6):
+class DeadlinePassed(Event, frozen=True, tag=6):
     """The time limit of a scope has passed; scope 0 is the run itself."""
 
     scope: int
 
 
-class RunEnded(Event, tag=7):
+class RunEnded(Event, frozen=True, tag=7):
     """The run has ended; ``state`` is the name of its :class:`~asyncflow.states.RunState`."""
 
     state: str
 
 
-class ScopeStarted(Event, tag=8):
+class ScopeStarted(Event, frozen=True, tag=8):
     """The first task of a flow with a time limit starts; ``deadline`` is POSIX seconds."""
 
     scope: int
@@ -88,21 +88,21 @@ class ScopeStarted(Event, tag=8):
 # --- A task going forward ---------------------------------------------------------------------------------------------
 
 
-class AttemptStarted(Event, tag=10):
+class AttemptStarted(Event, frozen=True, tag=10):
     """A body is about to be called; ``attempt`` counts from 1 within one execution."""
 
     task: int
     attempt: int
 
 
-class AttemptSucceeded(Event, tag=11):
+class AttemptSucceeded(Event, frozen=True, tag=11):
     """The body returned."""
 
     task: int
     value: Value
 
 
-class AttemptFailed(Event, tag=12):
+class AttemptFailed(Event, frozen=True, tag=12):
     """The body raised. ``retriable`` is what the task's ``Retry(on=...)`` said where the exception was caught."""
 
     task: int
@@ -110,7 +110,7 @@ class AttemptFailed(Event, tag=12):
     retriable: bool
 
 
-class AttemptTimedOut(Event, tag=13):
+class AttemptTimedOut(Event, frozen=True, tag=13):
     """The body gave way to its time limit, or was abandoned after it."""
 
     task: int
@@ -118,34 +118,34 @@ class AttemptTimedOut(Event, tag=13):
     abandoned: bool = False
 
 
-class AttemptCancelled(Event, tag=14):
+class AttemptCancelled(Event, frozen=True, tag=14):
     """The body gave way to a cancel, or was abandoned after it."""
 
     task: int
     abandoned: bool = False
 
 
-class AttemptLost(Event, tag=15):
+class AttemptLost(Event, frozen=True, tag=15):
     """An attempt, or a revert, has no ending: ``cause`` is "crash" or "suspend"."""
 
     task: int
     cause: str
 
 
-class TimeLimitPassed(Event, tag=16):
+class TimeLimitPassed(Event, frozen=True, tag=16):
     """An attempt has run as long as its task's timeout."""
 
     task: int
 
 
-class RetryScheduled(Event, tag=17):
+class RetryScheduled(Event, frozen=True, tag=17):
     """Another attempt, or another try at a revert, is due at ``at``, POSIX seconds."""
 
     task: int
     at: float
 
 
-class TaskFailed(Event, tag=18):
+class TaskFailed(Event, frozen=True, tag=18):
     """
     No attempt is left. ``failure`` is None when the last attempt's own ending says why; otherwise it is the reason why
     there is no other attempt, or why there was none (an input without a value).
@@ -155,13 +155,13 @@ class TaskFailed(Event, tag=18):
     failure: Failure | None = None
 
 
-class ReconcileStarted(Event, tag=19):
+class ReconcileStarted(Event, frozen=True, tag=19):
     """A lost attempt's ``reconcile`` hook is about to be asked how it ended."""
 
     task: int
 
 
-class ValuesLost(Event, tag=24):
+class ValuesLost(Event, frozen=True, tag=24):
     """The values of these tasks were never kept (``checkpoint=False``), and what is still to run needs them again."""
 
     tasks: list[int]
@@ -170,21 +170,21 @@ class ValuesLost(Event, tag=24):
 # --- A task being undone ----------------------------------------------------------------------------------------------
 
 
-class RevertStarted(Event, tag=20):
+class RevertStarted(Event, frozen=True, tag=20):
     """A revert is about to be called; ``attempt`` counts from 1."""
 
     task: int
     attempt: int
 
 
-class RevertSucceeded(Event, tag=21):
+class RevertSucceeded(Event, frozen=True, tag=21):
     """The revert returned, or the task has none."""
 
     task: int
     value: Value
 
 
-class RevertFailed(Event, tag=22):
+class RevertFailed(Event, frozen=True, tag=22):
     """The revert raised or was given up on. ``retriable`` is what ``revert_retry`` said of the exception."""
 
     task: int
@@ -192,7 +192,7 @@ class RevertFailed(Event, tag=22):
     retriable: bool
 
 
-class RevertGivenUp(Event, tag=23):
+class RevertGivenUp(Event, frozen=True, tag=23):
     """No try at this revert is left."""
 
     task: int
@@ -201,7 +201,7 @@ class RevertGivenUp(Event, tag=23):
 # --- Choosing: asked for by Evaluate and Decide -----------------------------------------------------------------------
 
 
-class ConditionAnswered(Event, tag=30):
+class ConditionAnswered(Event, frozen=True, tag=30):
     """A condition was asked; ``failure`` is what it raised instead of answering."""
 
     guard: int
@@ -209,7 +209,7 @@ class ConditionAnswered(Event, tag=30):
     failure: Failure | None = None
 
 
-class ControllerAnswered(Event, tag=31):
+class ControllerAnswered(Event, frozen=True, tag=31):
     """A flow's controller was asked; ``decision`` names it, ``value`` is what it provides inside its flow next."""
 
     scope: int
@@ -218,7 +218,7 @@ class ControllerAnswered(Event, tag=31):
     failure: Failure | None = None
 
 
-class TaskSkipped(Event, tag=32):
+class TaskSkipped(Event, frozen=True, tag=32):
     """A condition said no to this task, or to what it hangs on."""
 
     task: int
@@ -227,7 +227,7 @@ class TaskSkipped(Event, tag=32):
 # --- Told by tasks: journaled with the next commit, ignored by the machine --------------------------------------------
 
 
-class Progressed(Event, tag=40):
+class Progressed(Event, frozen=True, tag=40):
     """A task told how far it is, from 0.0 to 1.0."""
 
     task: int
@@ -235,7 +235,7 @@ class Progressed(Event, tag=40):
     message: str = ""
 
 
-class Emitted(Event, tag=41):
+class Emitted(Event, frozen=True, tag=41):
     """A task told its observers something."""
 
     task: int
@@ -243,37 +243,40 @@ class Emitted(Event, tag=41):
     data: Value
 
 
-AnyEvent = (
-    RunStarted
-    | RunResumed
-    | CancelRequested
-    | SuspendRequested
-    | RunSuspended
-    | DeadlinePassed
-    | RunEnded
-    | ScopeStarted
-    | AttemptStarted
-    | AttemptSucceeded
-    | AttemptFailed
-    | AttemptTimedOut
-    | AttemptCancelled
-    | AttemptLost
-    | TimeLimitPassed
-    | RetryScheduled
-    | TaskFailed
-    | ReconcileStarted
-    | ValuesLost
-    | RevertStarted
-    | RevertSucceeded
-    | RevertFailed
-    | RevertGivenUp
-    | ConditionAnswered
-    | ControllerAnswered
-    | TaskSkipped
-    | Progressed
-    | Emitted
-)
-"""Every event, for decoding a journal."""
+# For msgspec, which must know every kind to decode a journal; type checkers may say Event.
+if TYPE_CHECKING:
+    AnyEvent = Event
+else:
+    AnyEvent = (
+        RunStarted
+        | RunResumed
+        | CancelRequested
+        | SuspendRequested
+        | RunSuspended
+        | DeadlinePassed
+        | RunEnded
+        | ScopeStarted
+        | AttemptStarted
+        | AttemptSucceeded
+        | AttemptFailed
+        | AttemptTimedOut
+        | AttemptCancelled
+        | AttemptLost
+        | TimeLimitPassed
+        | RetryScheduled
+        | TaskFailed
+        | ReconcileStarted
+        | ValuesLost
+        | RevertStarted
+        | RevertSucceeded
+        | RevertFailed
+        | RevertGivenUp
+        | ConditionAnswered
+        | ControllerAnswered
+        | TaskSkipped
+        | Progressed
+        | Emitted
+    )
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -290,7 +293,7 @@ class Command(msgspec.Struct, frozen=True, gc=False):
     """Something that a machine wants done. It leaves for the world only when the events behind it are durable."""
 
 
-class Start(Command):
+class Start(Command, frozen=True):
     """
     Call a task's body. Not before ``not_before`` (POSIX seconds), if given; answered by ``AttemptStarted`` once
     granted.
@@ -301,13 +304,13 @@ class Start(Command):
     not_before: float | None = None
 
 
-class Reconcile(Command):
+class Reconcile(Command, frozen=True):
     """Ask a task's ``reconcile`` hook how its lost attempt ended."""
 
     task: int
 
 
-class ScheduleRetry(Command):
+class ScheduleRetry(Command, frozen=True):
     """Say when ``attempt``, which is about to be made, is due: of the body, or of the revert."""
 
     task: int
@@ -315,7 +318,7 @@ class ScheduleRetry(Command):
     reverting: bool = False
 
 
-class GiveUp(Command):
+class GiveUp(Command, frozen=True):
     """Record that no attempt is left, and why, where the last ending does not say it."""
 
     task: int
@@ -323,14 +326,14 @@ class GiveUp(Command):
     failure: Failure | None = None
 
 
-class Cancel(Command):
+class Cancel(Command, frozen=True):
     """Tell a running body to stop. ``cause`` is "cancel", "timeout" or "suspend"."""
 
     task: int
     cause: str
 
 
-class Revert(Command):
+class Revert(Command, frozen=True):
     """Undo a task. Not before ``not_before``, if given."""
 
     task: int
@@ -338,29 +341,29 @@ class Revert(Command):
     not_before: float | None = None
 
 
-class OpenScope(Command):
+class OpenScope(Command, frozen=True):
     """A flow with a time limit begins: record its deadline and watch it."""
 
     scope: int
 
 
-class Evaluate(Command):
+class Evaluate(Command, frozen=True):
     """Ask a condition; answered by ``ConditionAnswered``."""
 
     guard: int
 
 
-class Decide(Command):
+class Decide(Command, frozen=True):
     """Ask a flow's controller; answered by ``ControllerAnswered``."""
 
     scope: int
 
 
-class Suspend(Command):
+class Suspend(Command, frozen=True):
     """Nothing runs any more and a suspend was asked for; answered by ``RunSuspended``."""
 
 
-class End(Command):
+class End(Command, frozen=True):
     """The run is over; answered by ``RunEnded``. ``state`` is the name of a run state."""
 
     state: str

@@ -197,7 +197,7 @@ def _freeze(
         scopes=tuple(_scope(places, edges, index) for index in range(len(places.all))),
         names=places.names,
         scope_of=array("I", places.scope_of),
-        successors=[tuple(nodes) if nodes else () for nodes in after],
+        successors=[places.single(nodes[0]) if len(nodes) == 1 else tuple(nodes) for nodes in after],
         pending=array("I", map(len, edges.before)),
         ranks=_ranks(places),
         tasks=places.tasks,

@@ -48,7 +48,7 @@ class Source(Protocol):
         """Yield the index of every task whose value this may read: its data dependencies."""
 
 
-@attrs.frozen
+@attrs.frozen(weakref_slot=False)
 class Constant:
     """A value of the plan itself."""
 
@@ -61,7 +61,7 @@ class Constant:
         return iter(())
 
 
-@attrs.frozen
+@attrs.frozen(weakref_slot=False)
 class RunInput:
     """An input of the run."""
 
@@ -77,7 +77,7 @@ class RunInput:
         return iter(())
 
 
-@attrs.frozen
+@attrs.frozen(weakref_slot=False)
 class Output:
     """What a task returned, whole."""
 
@@ -90,7 +90,7 @@ class Output:
         yield self.task
 
 
-@attrs.frozen
+@attrs.frozen(weakref_slot=False)
 class Element:
     """``value[key]`` of another source."""
 
@@ -104,7 +104,7 @@ class Element:
         return self.source.tasks()
 
 
-@attrs.frozen
+@attrs.frozen(weakref_slot=False)
 class Attribute:
     """``value.name`` of another source."""
 
@@ -118,7 +118,7 @@ class Attribute:
         return self.source.tasks()
 
 
-@attrs.frozen
+@attrs.frozen(weakref_slot=False)
 class Gathered:
     """A container with references in it: ``build`` makes it from the values of ``parts``, in order."""
 
@@ -133,7 +133,7 @@ class Gathered:
             yield from part.tasks()
 
 
-@attrs.frozen
+@attrs.frozen(weakref_slot=False)
 class Provided:
     """
     A mapping of names to what provides them, as a pattern flow gives it; names without a value are absent.
@@ -155,7 +155,7 @@ class Provided:
             yield from source.tasks()
 
 
-@attrs.frozen
+@attrs.frozen(weakref_slot=False)
 class Named:
     """
     An input wired by name: a value given to the run under that name, else the nearest provider that has one.
@@ -181,7 +181,7 @@ class Named:
             yield from provider.tasks()
 
 
-@attrs.frozen
+@attrs.frozen(weakref_slot=False)
 class Otherwise:
     """Another source, or ``default`` where that has no value."""
 
@@ -198,7 +198,7 @@ class Otherwise:
         return self.source.tasks()
 
 
-@attrs.frozen
+@attrs.frozen(weakref_slot=False)
 class Resource:
     """
     Something of the engine's, never journaled: a pool, a client. ``wanted`` is the parameter's annotation.
@@ -222,7 +222,7 @@ class Resource:
         return iter(())
 
 
-@attrs.frozen
+@attrs.frozen(weakref_slot=False)
 class Binding:
     """
     How one task's call is put together.

@@ -84,7 +84,7 @@ class Places:
     there; a task with a lower tick in the same linear flow has ended before.
     """
 
-    __slots__ = ("_outputs", "all", "ids", "names", "scope_of", "tasks", "ticks")
+    __slots__ = ("_outputs", "_singles", "all", "ids", "names", "scope_of", "tasks", "ticks")
 
     def __init__(self) -> None:
         self.all: list[Place] = []
@@ -95,12 +95,20 @@ class Places:
         self.ids: list[int] = []
         self.ticks: list[int] = []
         self._outputs: dict[int, Output] = {}
+        self._singles: dict[int, tuple[int]] = {}
 
     def output(self, task: int) -> Output:
         """Return the source that is a task's whole value, the same each time."""
         found = self._outputs.get(task)
         if found is None:
             found = self._outputs[task] = Output(task)
+        return found
+
+    def single(self, node: int) -> tuple[int]:
+        """Return ``(node,)``, the same each time: in a chain it is what one task reads and what another leads to."""
+        found = self._singles.get(node)
+        if found is None:
+            found = self._singles[node] = (node,)
         return found
 
     def part(self, task: int, key: Any) -> Source:

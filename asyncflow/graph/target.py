@@ -149,7 +149,8 @@ class _Mover:
             inner = self.source(source.source)
             return None if inner is None else attrs.evolve(source, source=inner)
         if isinstance(source, Named):
-            return Named(source.name, tuple(filter(None, map(self.source, source.providers))))
+            providers = [self.source(provider) for provider in source.providers]
+            return Named(source.name, tuple(filter(None, providers))) if None not in providers else None
         if isinstance(source, Gathered):
             parts = [self.source(part) for part in source.parts]
             return Gathered(source.build, tuple(filter(None, parts))) if None not in parts else None

@@ -40,7 +40,7 @@ class Want:
     fixed: Constant | Resource | None = None
 
 
-@attrs.frozen
+@attrs.frozen(weakref_slot=False)
 class Call:
     """A call as it was written in a builder, each argument with the parameter that takes it."""
 

@@ -189,8 +189,9 @@ class Wiring:
 
     def nodes(self, source: Source) -> list[int]:
         """Return the nodes that must have ended for *source* to have its value."""
-        if type(source) is Output:
-            return [source.task]
+        whole = source.providers[0] if type(source) is Named else source
+        if type(whole) is Output:
+            return [whole.task]
         tasks, shared = self._shallow(source)
         for one in shared:
             tasks.update(dict.fromkeys(self._nodes_behind(one)))
@@ -256,7 +257,8 @@ class Wiring:
                 break
             outputs.append(whole.task)
         if len(outputs) == len(positional) and not keyword:
-            return Binding(tuple(positional), (), names, tuple(outputs))
+            tasks = self._places.single(outputs[0]) if len(outputs) == 1 else tuple(outputs)
+            return Binding(tuple(positional), (), names, tasks)
         # Tasks that read the same share one binding.
         key = (id(names), *map(id, positional), 0, *(id(source) for _, source in keyword))
         found = self._bindings.get(key)

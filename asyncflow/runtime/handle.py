@@ -142,38 +142,41 @@ class Run(Generic[T]):
 
     Awaiting raises RunFailed, RunCancelled or RunSuspended where there is no value, never CancelledError unless the
     waiter itself was cancelled.
+
+    For the engine alone: ``supervisor``, ``ending`` (its future) and ``keeper`` (the asyncio task that brings it
+    about).
     """
 
     def __init__(self, supervisor: Supervisor, ending: asyncio.Future[T]) -> None:
-        self._supervisor = supervisor
-        self._ending = ending
+        self.supervisor = supervisor
+        self.ending = ending
         # Held here, since a loop only holds its tasks weakly.
-        self._keeper: asyncio.Task[None] | None = None
+        self.keeper: asyncio.Task[None] | None = None
 
     @property
     def run_id(self) -> str:
         """The run's id: what ``engine.resume`` takes."""
-        return self._supervisor.run_id
+        return self.supervisor.run_id
 
     @property
     def flow(self) -> str:
         """The flow's name."""
-        return self._supervisor.machine.flow
+        return self.supervisor.machine.flow
 
     @property
     def state(self) -> RunState:
         """The run's state now."""
-        return self._supervisor.machine.state
+        return self.supervisor.machine.state
 
     @property
     def is_over(self) -> bool:
         """Whether the run has ended or stands still, so that awaiting it does not wait."""
-        return self._ending.done()
+        return self.ending.done()
 
     @property
     def results(self) -> Results:
         """Values by provided name, of what has succeeded so far."""
-        return Results(self._supervisor)
+        return Results(self.supervisor)
 
     def task(self, path: str) -> TaskView:
         """
@@ -182,15 +185,15 @@ class Run(Generic[T]):
         Raises:
             KeyError: The flow has no such task.
         """
-        plan = self._supervisor.machine.plan
+        plan = self.supervisor.machine.plan
         try:
-            return TaskView(self._supervisor, plan.index(path))
+            return TaskView(self.supervisor, plan.index(path))
         except KeyError:
             raise KeyError(f"flow {plan.flow!r} has no task {path!r}") from None
 
     def tasks(self) -> list[TaskView]:
         """Return every task, in plan order."""
-        return [TaskView(self._supervisor, task) for task in range(self._supervisor.machine.plan.size)]
+        return [TaskView(self.supervisor, task) for task in range(self.supervisor.machine.plan.size)]
 
     def cancel(self, reason: str = "cancelled by the application") -> None:
         """
@@ -198,7 +201,7 @@ class Run(Generic[T]):
 
         Returns at once; await the run to see it done. Nothing happens if it is being undone already or has ended.
         """
-        self._supervisor.cancel(reason)
+        self.supervisor.cancel(reason)
 
     def suspend(self, reason: str = "suspended by the application", *, grace: float | None = None) -> None:
         """
@@ -206,26 +209,26 @@ class Run(Generic[T]):
 
         Returns at once; await the run to see it done.
         """
-        self._supervisor.suspend(reason, grace=grace)
+        self.supervisor.suspend(reason, grace=grace)
 
     async def events(self) -> AsyncIterator[Happening]:
         """
         Yield what happens from now on, each event once it is durable, until the run ends or stands still.
         """
-        async for happening in self._supervisor.follow():
+        async for happening in self.supervisor.follow():
             yield happening
 
     def __await__(self) -> Generator[Any, None, T]:
         return self._wait().__await__()
 
     async def _wait(self) -> T:
-        if not self._ending.done():
+        if not self.ending.done():
             # Not the ending itself: who waits may be cancelled, and that must not reach the run.
-            await asyncio.wait([self._ending])
-        return self._ending.result()
+            await asyncio.wait([self.ending])
+        return self.ending.result()
 
     def __repr__(self) -> str:
-        machine = self._supervisor.machine
+        machine = self.supervisor.machine
         done = sum(state == TaskState.SUCCEEDED for state in machine.states)
         return (
             f"<Run {self.run_id!r} of flow {self.flow!r}: {self.state.value}, {done} of {machine.plan.size} tasks done>"

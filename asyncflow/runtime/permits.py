@@ -8,7 +8,6 @@ from typing import Protocol
 
 import attrs
 
-
 ENGINE, THREADS = "the engine", "the engine's threads"
 """Names of the two pools that an engine has of its own; no ``af.Limit`` can be called like this."""
 

@@ -245,7 +245,7 @@ class Supervisor:
     def _turn(self) -> bool:
         """Take what the inbox holds and what is due. Return whether more is due than fits into one turn."""
         for message in self.inbox.take(EVENTS_A_TURN):
-            if type(message) is _Note:
+            if isinstance(message, _Note):
                 message.act()
             elif self._is_timely(message):
                 self.take(message)

@@ -62,10 +62,12 @@ class Database:
             mode: "ro" to read, or "rwc" to write and to make it if it is not there.
         """
         address = f"{Path(path).as_uri()}?mode={mode}"
-        connection = _connection(address)
         try:
+            # Tried here first: the thread of a connection that fails to open would outlive the loop and complain of that.
+            sqlite3.connect(address, uri=True).close()
+            connection = _connection(address)
             await connection
-        except (sqlite3.Error, OSError) as error:
+        except sqlite3.Error as error:
             raise _plain(error, shown) from error
         return cls(connection, shown)
 

@@ -151,8 +151,8 @@ class Reader:
 
     def _corrupt(self, run_id: str, number: int, what: str) -> CorruptRecord:
         return CorruptRecord(
-            f"record {number} of run {run_id!r} in {self._shown!r} {what}; restore the file from a backup, or start the "
-            "run anew under another id",
+            f"record {number} of run {run_id!r} in {self._shown!r} {what}; restore the file from a backup, or start "
+            "the run anew under another id",
             path=self._shown,
             run_id=run_id,
             number=number,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from asyncflow.errors import NotAJournal, SchemaTooNew
+from asyncflow.errors import NotAJournal, SchemaTooNew, StoreError
 from asyncflow.stores.database import Database, not_sqlite
 
 APPLICATION_ID = 0x61666C77
@@ -119,7 +119,12 @@ async def prepare(database: Database) -> None:
                 # A pragma takes no parameters.
                 await database.fetch(f"PRAGMA user_version = {version + 1}")
             await database.fetch(f"PRAGMA application_id = {APPLICATION_ID}")
-    await database.fetch("PRAGMA journal_mode = WAL")
+    [(mode,)] = await database.fetch("PRAGMA journal_mode = WAL")
+    if mode != "wal":
+        raise StoreError(
+            f"journal {database.shown!r} lies where SQLite cannot keep a write-ahead log; move it to a local disk",
+            path=database.shown,
+        )
 
 
 async def _version(database: Database) -> int:
@@ -131,8 +136,8 @@ async def _version(database: Database) -> int:
         raise _foreign(database.shown)
     if version > VERSION:
         raise SchemaTooNew(
-            f"{database.shown!r} has journal version {version} and this asyncflow reads up to {VERSION}; open it with a newer "
-            "asyncflow",
+            f"{database.shown!r} has journal version {version} and this asyncflow reads up to {VERSION}; open it "
+            "with a newer asyncflow",
             path=database.shown,
         )
     return int(version)

@@ -164,8 +164,8 @@ class SqliteStore:
     def _check_path(self) -> None:
         if not owners.IS_SUPPORTED:
             raise StoreError(
-                f"journal {self._shown!r} needs POSIX record locks, which this platform does not have; Engine() without "
-                "a path keeps runs in memory",
+                f"journal {self._shown!r} needs POSIX record locks, which this platform lacks; Engine() without a "
+                "path keeps runs in memory",
                 path=self._shown,
             )
         if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
@@ -186,7 +186,7 @@ class SqliteStore:
             ) from error
 
     async def close(self) -> None:
-        """Write what is to be written, release every run, stop being an owner; to the end, if the caller is cancelled too."""
+        """Write what is to be written, release every run, and stop being an owner, even if the caller is cancelled."""
         if self._closing is None:
             if self._writer is None:
                 return

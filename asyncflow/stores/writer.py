@@ -231,7 +231,7 @@ class Writer:
                 append.watcher.set_result(None)
 
     async def _write(self, batch: list[Append]) -> dict[Append, AsyncflowError]:
-        """Write a batch, all or nothing but for appends that do not fit what is in the file; return why those do not."""
+        """Write a batch, all or nothing but for appends that do not fit what is there; return why those do not."""
         if not any(append.new is not None or append.blobs for append in batch):
             return await self._insert(batch)
         async with self._database.transaction():

@@ -7,7 +7,7 @@ import math
 import sys
 from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
 from dataclasses import InitVar, dataclass, field
-from datetime import UTC, date, datetime, time, timedelta, timezone
+from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from fractions import Fraction
 from functools import cached_property
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 class Colour(enum.Enum):
     RED = "red"
-    CRIMSON = "red"
+    CRIMSON = "red"  # noqa: PIE796 - an alias
     BLUE = (0, 0, 255)
 
 
@@ -55,7 +55,7 @@ class Point(NamedTuple):
     y: float = 0.0
 
 
-Pair = namedtuple("Pair", "left right")  # noqa: PYI024 - the other way to make one
+Pair = namedtuple("Pair", "left right")
 
 
 @attrs.frozen
@@ -170,7 +170,7 @@ def same(one: Any, other: Any) -> bool:
     if type(one) is not type(other):
         return False
     if isinstance(one, float):
-        return (math.isnan(one) and math.isnan(other)) or (one == other and math.copysign(1, one) == math.copysign(1, other))
+        return repr(one) == repr(other)
     if isinstance(one, complex):
         return same(one.real, other.real) and same(one.imag, other.imag)
     if isinstance(one, dict):
@@ -205,15 +205,16 @@ EXACT: list[Any] = [
     {True: "only"}, {"\ud800": 1}, {"k": "\ud800", "big": 2**70}, set(), {1, "a", (2,)}, frozenset({frozenset()}),
     {frozenset({1}): {2}}, range(3), range(10**30, 0, -7),
     date(1, 1, 1), date.max, time(1, 2, 3, 4, fold=1), time(23, 59, tzinfo=UTC), timedelta.min, timedelta(-1, 5, 7),
-    datetime(2024, 2, 29), datetime(2024, 10, 27, 2, 30, fold=1, tzinfo=ZoneInfo("Europe/Paris")),
+    datetime.min, datetime(2024, 10, 27, 2, 30, fold=1, tzinfo=ZoneInfo("Europe/Paris")),
     datetime.max.replace(tzinfo=timezone(timedelta(hours=-23, microseconds=5))), UTC, ZoneInfo("Asia/Tokyo"),
     timezone(timedelta(hours=2), "a name"), Decimal("-0.000"), Decimal("NaN123"), Decimal("sNaN"), Decimal("1E+999999"),
     Decimal(1) / Decimal(3), UUID(int=5), uuid1(), PurePosixPath("/a//b/.."), PureWindowsPath("C:\\x"), Path("rel"),
-    Path("/tmp/\udcff"), Counter("aab"), OrderedDict(b=1, a=2), deque([1, (2,)], maxlen=4), Fraction(1, 3), msgspec.UNSET,
+    Path("/tmp/\udcff"), Counter("aab"), OrderedDict(b=1, a=2), deque([1, (2,)], maxlen=4), Fraction(1, 3),
+    msgspec.UNSET,
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("value", EXACT, ids=lambda value: f"{type(value).__name__}-{value!r:.30}" if type(value) is not int else "int")
+@pytest.mark.parametrize("value", EXACT, ids=[f"{number}-{type(value).__name__}" for number, value in enumerate(EXACT)])
 def test_built_in_values_come_back_exactly(codec: Codec, value: Any) -> None:
     """A resumed task must see what the first process would have seen, down to the type and the sign of zero."""
     assert same(back(codec, value), value)
@@ -309,7 +310,14 @@ def test_any_nesting_comes_back_exactly(value: Any) -> None:
 
 def test_values_that_look_like_the_format_are_still_themselves(codec: Codec) -> None:
     """A user's list may begin with anything that a mark or tag could be mistaken for."""
-    for value in (["tuple", 1], [32, b""], {"__type__": "set"}, ["object", "orders.Line"], [[], ["set"]], {"": {"": []}}):
+    for value in (
+        ["tuple", 1],
+        [32, b""],
+        {"__type__": "set"},
+        ["object", "orders.Line"],
+        [[], ["set"]],
+        {"": {"": []}},
+    ):
         assert same(back(codec, value), value)
 
 
@@ -341,8 +349,12 @@ WAYS_OUT = r"checkpoint=False on the task.*or return a reference to it instead"
 REFUSED: dict[str, tuple[Any, str]] = {
     "function": (len, r"^a value of type builtins.builtin_function_or_method cannot be kept .*encode=, decode="),
     "generator": ((x for x in "a"), r"^a value of type builtins.generator cannot"),
-    "deep inside": (Order([Line("a", 1), Line("b", {"c": [object()]})]), r"type builtins.object at \.lines\[1\]\.price\['c'\]\[0\] "),
-    "unknown class with fields": ([1, broken()], r"Broken at \[1\] cannot.*name the class in the task's return annotation or register"),
+    "deep inside": (
+        Order([Line("a", 1), Line("b", {"c": [object()]})]), r"builtins.object at \.lines\[1\]\.price\['c'\]\[0\] cannot"
+    ),
+    "unknown class with fields": (
+        [1, broken()], r"Broken at \[1\] cannot.*name the class in the task's return annotation or register"
+    ),
     "subclass of dict": ({"row": Row(a=1)}, r"Row at \['row'\] cannot"),
     "default dict": (defaultdict(list), r"^a value of type collections.defaultdict cannot"),
     "key of a dict": ({(1, len): 2}, r"at \{key\}\[1\] cannot"),
@@ -375,11 +387,16 @@ def test_a_refusal_carries_what_it_mentions(codec: Codec) -> None:
 
 def test_five_hundred_levels_are_kept(codec: Codec) -> None:
     """The limit is where it says, in both directions, and a list of lists meets no other one before it."""
-    assert same(back(codec, deep(500)), deep(500))
-    value: Any = []
-    for _ in range(499):
-        value = [value] if len(value) % 2 else {"k": value}
-    assert same(back(codec, value), value)
+    value, levels = back(codec, deep(500)), 0
+    while type(value) is tuple:
+        (value,), levels = value, levels + 1
+    assert (value, levels) == (1, 500)
+    for level in range(499):
+        value = [value] if level % 2 else {"k": value}
+    value = back(codec, value)
+    for level in reversed(range(499)):
+        value = value[0] if level % 2 else value["k"]
+    assert value == 1
 
 
 def test_a_shallow_stack_is_told_as_such(codec: Codec) -> None:
@@ -393,9 +410,8 @@ def test_a_shallow_stack_is_told_as_such(codec: Codec) -> None:
         under(room)
 
 
-def test_an_object_whose_fields_raise_is_refused(codec: Codec) -> None:
-    """A property of the user's is the user's, so what it raises must not pass for a bug of ours."""
-    codec = Codec(registry=Registry())
+def test_an_object_whose_hook_raises_is_refused() -> None:
+    """The hook is the user's, so what it raises must not pass for a bug of ours."""
     registry = Registry()
     registry.register(Named, lambda named: 1 / 0, Named)
     codec = Codec(registry=registry)
@@ -403,10 +419,10 @@ def test_an_object_whose_fields_raise_is_refused(codec: Codec) -> None:
         codec.encode([Named("a")])
 
 
-def test_a_zone_without_a_key_is_refused(codec: Codec, tmp_path: Path) -> None:
-    """Another machine could not find it."""
+def test_a_zone_of_a_class_of_its_own_is_refused(codec: Codec) -> None:
+    """A moment without its zone is another moment."""
 
-    class Odd(timezone.__base__):  # type: ignore[name-defined, misc]
+    class Odd(tzinfo):
         def utcoffset(self, moment: datetime | None) -> timedelta:
             return timedelta(0)
 
@@ -424,7 +440,7 @@ class Inner(NamedTuple):
 @dataclass
 class Outer:
     inner: dict[str, list[Inner]] | None
-    lost: Missing  # type: ignore[name-defined] # noqa: F821
+    lost: Missing  # type: ignore[name-defined]
     colour: Annotated[Colour, "a note"]
 
 
@@ -460,11 +476,13 @@ def test_an_annotation_allows_every_class_that_it_mentions(annotation: Any, valu
 def test_a_type_statement_is_looked_into() -> None:
     """It is only another name for what it stands for."""
     space: dict[str, Any] = {"Inner": Inner}
-    exec("type Inners = list[Inner]", space)  # noqa: S102
+    exec("type Inners = list[Inner]", space)
     assert back(Codec([space["Inners"]]), Inner(1)) == Inner(1)
 
 
-@pytest.mark.parametrize("annotation", [None, "Text", Any, T, list, 5, Annotated[int, []], [int, ...], type, Missing := object()])
+@pytest.mark.parametrize(
+    "annotation", [None, "Text", Any, T, list, 5, Annotated[int, []], [int, ...], type, Missing := object()]
+)
 def test_annotations_that_say_nothing_are_no_trouble(annotation: Any) -> None:
     """What a user may write there is without end, and none of it may keep a flow from running."""
     assert back(Codec([annotation]), (1,)) == (1,)
@@ -477,8 +495,9 @@ def test_an_annotation_that_lies_strands_nothing() -> None:
 
 def test_a_class_that_is_not_known_here_is_named() -> None:
     """Nothing is imported to decode, so the message must say what to do."""
-    payload = Codec([Line]).encode([Line("a", 1)])
-    with pytest.raises(UndecodableValue, match=r"is of class '.*Line', which is not known here; name it in the return .*af\.register"):
+    payload = Codec([Point]).encode([Point(1)])
+    message = r"is of class '.*Point', which is not known here; name it in the return annotation .*af\.register"
+    with pytest.raises(UndecodableValue, match=message):
         Codec().decode(payload)
 
 
@@ -486,7 +505,9 @@ def test_a_class_of_a_script_is_the_same_when_imported() -> None:
     """A script that was killed is often resumed by the command line, which imports it under its own name."""
 
     def in_module(name: str) -> type[Any]:
-        return dataclass(type("Receipt", (), {"__annotations__": {"id": int}, "__module__": name, "__qualname__": "Receipt"}))
+        return dataclass(
+            type("Receipt", (), {"__annotations__": {"id": int}, "__module__": name, "__qualname__": "Receipt"})
+        )
 
     script, module = in_module("__main__"), in_module("orders")
     assert back_through([script], [module], script(1)) == module(1)

@@ -1,0 +1,263 @@
+"""Makes runs: of a flow that starts, and of a journal that is taken up again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextvars import copy_context
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from asyncflow import messages as m
+from asyncflow.codec import Codec
+from asyncflow.errors import AsyncflowError, DeclarationError, EngineClosed, InputError, PlanChanged, StoreError
+from asyncflow.executors.loop import begin
+from asyncflow.graph import record as recorded
+from asyncflow.graph.changes import compare
+from asyncflow.graph.find import find_flow
+from asyncflow.graph.flow import Flow, as_flow
+from asyncflow.graph.plan import Plan
+from asyncflow.ids import new_run_id
+from asyncflow.interfaces import Clock, Executor, Journal, NewRun, RunInfo, Store
+from asyncflow.machine.replay import fold, plans_named, recovery
+from asyncflow.machine.run import RunMachine
+from asyncflow.outcomes import Sealed
+from asyncflow.runtime.handle import Run, conclude
+from asyncflow.runtime.observe import Announcer
+from asyncflow.runtime.permits import Pool
+from asyncflow.runtime.shelter import see_through
+from asyncflow.runtime.supervisor import Supervisor
+
+OBSERVERS_MAY_TAKE = 1.0
+"""Seconds that the end of a run waits for observers to have seen it."""
+
+
+class Launcher:
+    """
+    Puts a run together from what its engine has chosen, and looks after it until it is over.
+
+    ``runs`` has the living ones by id, ``executors`` what bodies may ask for by name.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        clock: Clock,
+        announcer: Announcer,
+        pools: dict[str, Pool],
+        resources: Mapping[str, Any],
+        grace: float,
+        cancel_grace: float,
+        hands_on_copies: bool,
+    ) -> None:
+        self.runs: dict[str, Run[Any]] = {}
+        self.executors: dict[str, Executor] = {}
+        self._store = store
+        self._clock = clock
+        self._announcer = announcer
+        self._pools = pools
+        self._resources = resources
+        self._grace = grace
+        self._cancel_grace = cancel_grace
+        self._hands_on_copies = hands_on_copies
+        # One a plan, made when the plan is first seen here and found to fit this engine.
+        self._codecs: WeakKeyDictionary[Plan, Codec] = WeakKeyDictionary()
+
+    async def start(
+        self,
+        flow: Flow[..., Any],
+        inputs: Mapping[str, Any],
+        *,
+        run_id: str | None,
+        deadline: float | None,
+        durability: str,
+    ) -> Run[Any]:
+        """Begin a run of *flow*. It is in the journal when this returns, or was refused before it existed."""
+        flow = as_flow(flow)
+        plan = flow.compile()
+        plan.check_inputs(inputs, self._resources)
+        codec, store = self._codec_for(plan), self._store
+        run_id = new_run_id(flow.name) if run_id is None else run_id
+        given, blobs = dict(inputs), dict[str, bytes]()
+        if store.keeps_bytes:
+            given = {name: _seal_input(flow.name, name, value, codec, blobs) for name, value in given.items()}
+        plan_id = self._id_of(plan)
+        first = m.Record(self._clock.now(), [m.RunStarted(run_id, flow.name, plan_id, given, deadline)])
+        flow_ref = flow.ref if store.keeps_bytes else None
+        new = NewRun(run_id=run_id, flow=flow.name, flow_ref=flow_ref, plan=plan_id, durability=durability)
+        journal = await store.create(new, lambda: recorded.body_of(plan), first, blobs)
+        supervisor = self._supervisor(RunMachine(plan), journal, run_id, codec, 0)
+        supervisor.began(first)
+        return self._spawn(supervisor, journal, [])
+
+    async def take_up(
+        self,
+        run_id: str,
+        flow: Flow[..., Any] | None,
+        *,
+        deadline: float | None = None,
+        accept_changes: bool = False,
+        cancel_reason: str | None = None,
+    ) -> Run[Any]:
+        """Go on with a run from its journal; without a *flow*, with the one that the journal names."""
+        store = self._store
+        journal = await store.claim(run_id)
+        try:
+            records = await journal.records()
+            flow = _find(await store.info(run_id)) if flow is None else as_flow(flow)
+            plan = flow.compile()
+            codec, plan_id = self._codec_for(plan), self._id_of(plan)
+            named = plans_named(records)
+            plans = {name: plan if name == plan_id else recorded.decode(await store.plan(name)) for name in set(named)}
+            machine = fold(records, plans)
+            goes_on = not machine.phase.is_ended or bool(machine.revert_failures)
+            has_changed = named[-1] != plan_id
+            if has_changed:
+                if goes_on:
+                    _accept(machine, plan, accept_changes)
+                    await store.save_plan(plan_id, lambda: recorded.body_of(plan))
+                machine.adopt(plan)
+            number = sum(len(record.events) for record in records)
+            supervisor = self._supervisor(machine, journal, run_id, codec, number)
+            first: list[m.Event] = []
+            if goes_on:
+                first = recovery(machine, plan=plan_id if has_changed else None, deadline=deadline)
+                if cancel_reason is not None:
+                    first.append(m.CancelRequested(cancel_reason))
+        except BaseException:
+            await see_through(journal.release())
+            raise
+        return self._spawn(supervisor, journal, first)
+
+    def _id_of(self, plan: Plan) -> str:
+        # In memory nobody needs a hash: the journal keeps the plan itself alive, so its address is a name.
+        return recorded.digest_of(plan) if self._store.keeps_bytes else f"memory-{id(plan)}"
+
+    def _supervisor(
+        self, machine: RunMachine, journal: Journal, run_id: str, codec: Codec, first_number: int
+    ) -> Supervisor:
+        return Supervisor(
+            machine,
+            journal,
+            run_id=run_id,
+            codec=codec,
+            keeps_bytes=self._store.keeps_bytes,
+            clock=self._clock,
+            executor=self.executors.__getitem__,
+            announcer=self._announcer,
+            pools=self._pools,
+            resources=self._resources,
+            context=copy_context(),
+            first_number=first_number,
+            grace=self._grace,
+            cancel_grace=self._cancel_grace,
+            hands_on_copies=self._hands_on_copies,
+        )
+
+    def _spawn(self, supervisor: Supervisor, journal: Journal, first: list[m.Event]) -> Run[Any]:
+        loop = asyncio.get_running_loop()
+        run: Run[Any] = Run(supervisor, loop.create_future())
+        self.runs[run.run_id] = run
+        run.keeper = begin(self._look_after(run, supervisor, journal, first), loop, f"run {run.run_id}", copy_context())
+        return run
+
+    async def _look_after(self, run: Run[Any], supervisor: Supervisor, journal: Journal, first: list[m.Event]) -> None:
+        value, error = None, None
+        try:
+            if first or not supervisor.machine.phase.is_ended:
+                await supervisor.live(first)
+            else:
+                supervisor.values.load_inputs()
+            value = await conclude(supervisor, self._store.location)
+        except BaseException as raised:
+            error = raised
+        try:
+            await journal.release()
+        except StoreError as unreleased:
+            error = error or unreleased
+        if self._announcer:
+            await self._announcer.wait_idle(OBSERVERS_MAY_TAKE)
+        del self.runs[run.run_id]
+        if error is None:
+            run.ending.set_result(value)
+            return
+        going_on = None if isinstance(error, Exception) else error
+        # The loop is going down, or a body raised KeyboardInterrupt: who waits hears that the run stands still.
+        run.ending.set_exception(await _standing_still(supervisor, self._store.location) if going_on else error)
+        # Who starts a run need not await it; then it is not the loop's to complain.
+        run.ending.exception()
+        if going_on is not None:
+            raise going_on
+
+    def _codec_for(self, plan: Plan) -> Codec:
+        """Return what knows the classes that may appear in a run of *plan*, after checking that it fits this engine."""
+        codec = self._codecs.get(plan)
+        if codec is None:
+            self._check(plan)
+            codec = Codec()
+            if self._store.keeps_bytes:
+                returned = {id(task.returns): task.returns for task in plan.tasks or ()}
+                for annotation in (*plan.inputs.values(), *returned.values()):
+                    codec.allow(annotation)
+            self._codecs[plan] = codec
+        return codec
+
+    def _check(self, plan: Plan) -> None:
+        for task in plan.tasks or ():
+            for name in (task.executor, task.undo_executor):
+                if name not in self.executors:
+                    have = ", ".join(sorted(self.executors))
+                    raise DeclarationError(f"task {task.name!r} asks for executor {name!r}; this engine has: {have}")
+            for limit in task.limits:
+                pool = self._pools.setdefault(limit.name, Pool(limit.name, limit.permits))
+                if pool.size != limit.permits:
+                    raise DeclarationError(
+                        f"task {task.name!r} gives limit {limit.name!r} {limit.permits} permits, and another task gave "
+                        f"it {pool.size}; declare the limit once and share it"
+                    )
+
+
+def _find(info: RunInfo) -> Flow[..., Any]:
+    if info.flow_ref is None:
+        raise DeclarationError(
+            f"run {info.run_id!r} does not say where its flow {info.flow!r} is, since it was no attribute of a module; "
+            "pass the flow: engine.resume(run_id, flow)"
+        )
+    return find_flow(info.flow_ref)
+
+
+def _accept(machine: RunMachine, plan: Plan, accept_changes: bool) -> None:
+    """Let a changed *plan* pass, or say what has changed."""
+    tasks = range(machine.plan.size)
+    states = {machine.plan.path(task): machine.states[task] for task in tasks}
+    started = {machine.plan.path(task) for task in tasks if machine.attempts[task]}
+    verdicts = compare(machine.plan, plan, started=started, states=states, is_reverting=not machine.is_forward)
+    refused = [verdict for verdict in verdicts if verdict.is_refused]
+    if refused and not (accept_changes and all(verdict.may_be_accepted for verdict in refused)):
+        lines = [str(verdict) for verdict in refused]
+        raise PlanChanged(
+            f"flow {plan.flow!r} no longer fits what run {machine.run_id!r} has done:\n  "
+            + "\n  ".join(lines)
+            + "\nput it back, or pass accept_changes=True to go on with the flow as it is now",
+            run_id=machine.run_id,
+            diff=lines,
+        )
+
+
+def _seal_input(flow: str, name: str, value: Any, codec: Codec, blobs: dict[str, bytes]) -> Sealed:
+    try:
+        sealed = codec.seal(value)
+    except AsyncflowError as error:
+        raise InputError(f"input {name!r} of flow {flow!r} cannot be kept in the journal: {error}") from error
+    if sealed.blob is not None and sealed.payload is not None:
+        blobs[sealed.blob] = sealed.payload
+    return sealed
+
+
+async def _standing_still(supervisor: Supervisor, store: str | None) -> BaseException:
+    try:
+        await conclude(supervisor, store)
+    except Exception as error:
+        return error
+    return EngineClosed(f"run {supervisor.run_id!r} ended while the event loop was closing")

@@ -1,0 +1,84 @@
+"""What the tests of stores share: short records, stores at a path, and other processes."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from hashlib import blake2b
+from pathlib import Path
+
+from asyncflow import messages as m
+from asyncflow.codec import Codec
+from asyncflow.interfaces import NewRun
+from asyncflow.states import RunState
+from asyncflow.stores.sqlite import SqliteJournal, SqliteStore
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def note(number: int, text: str = "") -> m.Record:
+    """Return a record that can be told from others."""
+    return m.Record(float(number), [m.Progressed(number, 0.5, text)])
+
+
+def digest(body: bytes) -> str:
+    """Return the name of a blob."""
+    return blake2b(body, digest_size=32).hexdigest()
+
+
+@asynccontextmanager
+async def opened(path: str | Path) -> AsyncGenerator[SqliteStore, None]:
+    """Open a store at *path*, and close it."""
+    store = SqliteStore(path, codec=Codec())
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def create(store: SqliteStore, run_id: str, *, durability: str = "process") -> SqliteJournal:
+    """Begin a run whose first record is ``note(0)``."""
+    new = NewRun(run_id=run_id, flow="ship", flow_ref=None, plan="plan", durability=durability)
+    return await store.create(new, lambda: b"the plan", note(0), {})
+
+
+async def append(journal: SqliteJournal, number: int, text: str = "", blobs: Mapping[str, bytes] | None = None) -> None:
+    """Append ``note(number)`` and wait until it is durable."""
+    pending = journal.append(note(number, text), blobs or {}, RunState.RUNNING)
+    if pending is not None:
+        await pending
+
+
+async def numbers(store: SqliteStore, run_id: str) -> list[int]:
+    """Return the numbers of the notes that a run has."""
+    return [int(record.at) for record in await store.read(run_id)]
+
+
+def process(script: str, *args: object) -> subprocess.Popen[str]:
+    """Start another Python that runs *script*, which finds this module's names and ``asyncio`` imported."""
+    prelude = "import asyncio, os, sys\nfrom tests.stores.journals import *\n"
+    return subprocess.Popen(
+        [sys.executable, "-c", prelude + script, *map(str, args)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def said(script: str, *args: object) -> str:
+    """Return what another Python prints that runs *script* to its end."""
+    with process(script, *args) as child:
+        output, _ = child.communicate(timeout=60)
+    assert child.returncode == 0, output
+    return output.strip()
+
+
+async def within(seconds: float, pending: asyncio.Future[None]) -> None:
+    """Wait for *pending*, but not for ever."""
+    async with asyncio.timeout(seconds):
+        await pending
