@@ -166,7 +166,9 @@ def render(facts: dict[str, Facts], circles: list[list[str]]) -> str:
     files, lines = sum(f.files for f in largest), sum(f.lines for f in largest)
     unreadable = sum(f.unreadable for f in largest)
     rows.append(f"{len(facts)} packages, {files} files, {lines} lines; {unreadable} files are not valid Python")
-    rows.append(f"{len(circles)} circles of imports" + (f", the largest of {len(circles[0])}:" if circles else ""))
+    rows.append(
+        f"circles of imports: {len(circles)}" + (f", the largest of {len(circles[0])} packages" if circles else "")
+    )
     rows += ["  " + ", ".join(circle[:10]) + (", ..." if len(circle) > 10 else "") for circle in circles[:5]]
     return "\n".join(rows) + "\n"
 
@@ -190,13 +192,13 @@ def survey(folder: Path, out: Path, effects: str | None = None) -> af.Flow[[], s
 async def main(folder: Path, out: Path, effects: str | None = None, quiet: bool = False) -> str:
     """Run the survey, or go on with it where an earlier process was stopped, and return the table."""
     out.mkdir(parents=True, exist_ok=True)
-    flow, run_id = survey(folder, out, effects), f"survey of {folder}"
+    flow, run_id = survey(folder, out, effects), f"survey-{folder.name}"
     observers = [] if quiet else [Console()]
     async with af.Engine(out / "runs.db", durability="process", observers=observers) as engine:
         try:
             return await engine.run(flow, run_id=run_id)
         except af.RunExists:
-            print(f"going on with {run_id!r}; what was done stays done", file=sys.stderr)
+            print(f"going on with run {run_id!r}; delete {str(out)!r} to begin anew", file=sys.stderr)
             return await engine.resume(run_id, flow)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import subprocess
 import sys
@@ -26,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("interfaces", "context", "graph"),
     ("machine", "formats"),
     ("runtime", "stores", "executors", "observers", "artifacts"),
-    ("engine",),
+    ("launch", "engine"),
     ("", "testing"),
     ("cli", "web", "__main__"),
 )
@@ -248,7 +249,7 @@ def test_public_names_are_there() -> None:
 
 def documented(tree: ast.Module) -> Iterator[str]:
     """Yield what a module defines with a docstring: in a definition, or below an assignment."""
-    for statement, following in zip(tree.body, [*tree.body[1:], None], strict=True):
+    for statement, following in itertools.zip_longest(tree.body, tree.body[1:]):
         if isinstance(statement, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             if ast.get_docstring(statement):
                 yield statement.name

@@ -29,7 +29,7 @@ class Survey:
         self.folder = folder
         self.out = out
         self.effects = out.with_suffix(".effects")
-        self.run_id = f"survey of {folder.resolve()}"
+        self.run_id = f"survey-{folder.name}"
 
     def start(self) -> subprocess.Popen[bytes]:
         arguments = [str(self.folder), "--out", str(self.out), "--effects", str(self.effects), "--quiet"]
@@ -126,7 +126,18 @@ def small_library(tmp_path: Path) -> Path:
     """Thirty-odd packages of the standard library."""
     folder = tmp_path / "library"
     folder.mkdir()
-    for package in ("asyncio", "json", "email", "logging", "http", "importlib", "concurrent", "unittest", "xml", "urllib"):
+    for package in (
+        "asyncio",
+        "json",
+        "email",
+        "logging",
+        "http",
+        "importlib",
+        "concurrent",
+        "unittest",
+        "xml",
+        "urllib",
+    ):
         shutil.copytree(STANDARD_LIBRARY / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
     for module in sorted(STANDARD_LIBRARY.glob("[a-d]*.py")):
         shutil.copy(module, folder)

@@ -21,9 +21,6 @@ from asyncflow.outcomes import UNOPENED, Failure, FailureRecord, Sealed
 LARGEST_INLINE_BYTES = 64 * 1024
 """A value whose encoding is larger goes to a blob."""
 
-# No value is encoded as nothing.
-_WITHHELD = b""
-
 
 def checksum(body: bytes) -> int:
     """
@@ -88,28 +85,20 @@ class Codec(Values):
         blob = digest_of(payload) if size > LARGEST_INLINE_BYTES else None
         return Sealed(payload, blob=blob, size_bytes=size, value=value)
 
-    def withhold(self, value: Any) -> Sealed:
-        """Return *value* as something of which a journal keeps only that there was one: for ``checkpoint=False``."""
-        return Sealed(_WITHHELD, value=value)
-
-    def is_withheld(self, sealed: Sealed) -> bool:
-        """Return whether *sealed* comes from a journal that has nothing of the value, which must be made again."""
-        return sealed.payload == _WITHHELD and not sealed.is_open
-
     def open(self, sealed: Any) -> Any:
         """
         Return the value in *sealed*, decoded the first time that someone asks. What is not sealed is itself.
 
         Raises:
             UndecodableValue: Its bytes are damaged, or need a class that is not known.
-            InternalError: Its bytes are not at hand: a blob that was not loaded, or a value that was withheld.
+            InternalError: Its bytes are not at hand: a blob that was not loaded, or a value that was never kept.
         """
         if type(sealed) is not Sealed:
             return sealed
         value = sealed.value
         if value is UNOPENED:
-            if not sealed.payload:
-                which = f"blob {sealed.blob}" if sealed.blob else "a value that was not kept (checkpoint=False)"
+            if sealed.payload is None:
+                which = f"blob {sealed.blob}" if sealed.blob else "a value that was never kept (checkpoint=False)"
                 raise InternalError(f"{which} was opened before its bytes were there; load it, or run its task, first")
             value = sealed.value = self.decode(sealed.payload)
         return value
@@ -124,15 +113,16 @@ class Codec(Values):
             sealed = payload
             if sealed.payload is not None:
                 payload = sealed.payload
-            elif not sealed.is_open:
-                return f"<blob {(sealed.blob or '?')[:12]}, {sealed.size_bytes} bytes>"
-            else:
+            elif sealed.is_open:
                 try:
                     payload = self.encode(sealed.value)
                 except UnkeepableValue as error:
-                    # It was changed since it was kept.
                     return f"<{error.type_name}>"
-        return "<not kept>" if payload == _WITHHELD else super().summary(payload, width=width)
+            elif sealed.blob is not None:
+                return f"<blob {sealed.blob[:12]}, {sealed.size_bytes} bytes>"
+            else:
+                return "<not kept>"
+        return super().summary(payload, width=width)
 
     # --- Failures -----------------------------------------------------------------------------------------------------
 
@@ -212,10 +202,11 @@ class Codec(Values):
                 return item.blob, item.size_bytes
             if item.payload is not None:
                 return item.payload
-            if item.is_open:
+            if item.is_open and item.size_bytes:
                 # Its bytes were dropped as durable, and it is journaled again.
                 return self.encode(item.value)
-            raise InternalError("a sealed value has neither bytes, nor a blob, nor a value")
+            # Never kept: all that the journal has is that there was a value.
+            return None
         if isinstance(item, Failure):
             return item.record(self.describe)
         raise InternalError(f"an event holds a {type(item).__name__}, which a journal has no form for")
@@ -225,6 +216,8 @@ class Codec(Values):
         if wanted is Sealed:
             if found is bytes:
                 return Sealed(item, size_bytes=len(item))
+            if item is None:
+                return Sealed()
             if found is list:
                 blob, size = item
                 if type(blob) is str and type(size) is int and size >= 0:

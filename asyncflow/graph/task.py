@@ -95,10 +95,10 @@ class Task:
 
     body: Callable[..., Any]
     undo: Callable[..., Any] | None
-    undo_executor: str
+    undo_executor: str = "loop"
     undo_wants: HookWants
     reconciler: Callable[..., Any] | None
-    reconciler_executor: str
+    reconciler_executor: str = "loop"
     reconciler_wants: HookWants
     wants_context: bool
     wants: Wants
@@ -213,23 +213,28 @@ class Task:
         put("gives", given_by(self.provides, what))
         put("promises", any(key is not WHOLE for _, key in self.gives))
         self._fill_undo(undo)
-        put("reconciler", hook)
-        put("reconciler_executor", "loop")
-        if hook is not None:
-            put("reconciler_executor", _executor_for(hook, "", what))
-            put("reconciler_wants", _hook_wants(hook, f"the reconcile hook of {what}", signature, is_revert=False))
+        self._fill_hook(hook)
         put("_is_ready", True)
 
     def _fill_undo(self, undo: Any) -> None:
         put = functools.partial(object.__setattr__, self)
         what = f"the revert of task {self.name!r}"
-        put("undo", undo)
-        put("undo_executor", "loop")
         if undo is not None:
             _check_body(undo, what)
             inline = self.executor == "inline" and not _is_async(undo)
             put("undo_executor", "inline" if inline else _executor_for(undo, "", what))
             put("undo_wants", _hook_wants(undo, what, self.wants.signature, is_revert=True))
+        # Last, so that a revert which is refused leaves nothing behind.
+        put("undo", undo)
+
+    def _fill_hook(self, hook: Any) -> None:
+        put = functools.partial(object.__setattr__, self)
+        what = f"the reconcile hook of task {self.name!r}"
+        if hook is not None:
+            _check_body(hook, what)
+            put("reconciler_executor", _executor_for(hook, "", what))
+            put("reconciler_wants", _hook_wants(hook, what, self.wants.signature, is_revert=False))
+        put("reconciler", hook)
 
     def with_options(self: T, **options: Unpack[TaskOptions]) -> T:
         """
@@ -366,9 +371,8 @@ class FunctionTask(Task, Generic[P, R]):
         """
         if self._reconcile is not None:
             raise DeclarationError(f"task {self.name!r} has two reconcile hooks; keep one")
+        self._fill_hook(fn)
         self._reconcile = fn
-        self._is_ready = False
-        self.ready()
         return fn
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:

@@ -113,7 +113,7 @@ def _class_of(annotation: Any) -> Any:
     found = typing.get_origin(annotation) or annotation
     if typing.is_typeddict(found):
         return dict
-    if not isinstance(found, type) or found is object or getattr(found, "_is_protocol", False):
+    if not isinstance(found, type) or found in (object, Any) or getattr(found, "_is_protocol", False):
         return None
     return found
 

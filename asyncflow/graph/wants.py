@@ -15,9 +15,9 @@ from asyncflow.graph.signature import NO_DEFAULT, Signature
 
 
 def nearest(name: Any, known: Iterable[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` if one of *known* resembles *name*, else nothing."""
+    """Return ``" (did you mean 'x'?)"`` if one of *known* resembles *name*, else nothing."""
     close = get_close_matches(str(name), list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 @attrs.frozen(eq=False)

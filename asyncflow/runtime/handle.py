@@ -11,6 +11,7 @@ from asyncflow.errors import (
     AsyncflowError,
     DeadlineExceeded,
     FlowTimedOut,
+    PlanChanged,
     RunCancelled,
     RunFailed,
     RunSuspended,
@@ -257,7 +258,15 @@ async def conclude(supervisor: Supervisor, store: str | None) -> Any:
         if plan.returns is not None:
             wanted.extend(plan.returns.tasks())
         await supervisor.load(wanted)
-        return None if plan.returns is None else plan.returns.read(supervisor.values)
+        try:
+            return None if plan.returns is None else plan.returns.read(supervisor.values)
+        except NoValue as missing:
+            raise PlanChanged(
+                f"run {run_id!r} has ended, and flow {plan.flow!r} has changed since: {missing.name!r}, which it returns, "
+                "was never run; start a new run",
+                run_id=run_id,
+                diff=[f"{missing.name}: new"],
+            ) from None
     if state is RunState.SUSPENDED:
         reason = machine.suspend_reason or "suspended"
         resume = f"resume it with: asyncflow resume {run_id}{where}" if store else "resume it with engine.resume(...)"

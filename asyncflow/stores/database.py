@@ -8,11 +8,11 @@ for the journal, and the thread never keeps a process from ending.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sqlite3
 import threading
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any, cast
 
 import aiosqlite
@@ -96,25 +96,47 @@ class Database:
                 raise _plain(error, self.shown) from error
             await asyncio.sleep(_PAUSE)
 
-    @contextlib.asynccontextmanager
-    async def transaction(self) -> AsyncGenerator[None, None]:
-        """Make the statements of the block one: all of them last when it is left, or none if it raises."""
-        # IMMEDIATE takes the write lock now. Taking it later could find that another process has written since.
-        await self.fetch("BEGIN IMMEDIATE")
-        try:
-            yield
+    def transaction(self) -> _Transaction:
+        """Return a block whose statements are one: all of them last when it is left, or none if it raises."""
+        return _Transaction(self)
+
+    async def end_transaction(self, *, is_kept: bool) -> None:
+        """Commit, or roll back what has not been rolled back already, as some errors do."""
+        if is_kept:
             await self.fetch("COMMIT")
-        except BaseException:
-            # Some errors have rolled back already.
-            if not self._is_closed and self._connection.in_transaction:
-                await self.fetch("ROLLBACK")
-            raise
+        elif not self._is_closed and self._connection.in_transaction:
+            await self.fetch("ROLLBACK")
 
     async def close(self) -> None:
         """Close the connection and wait until its thread is gone."""
         if not self._is_closed:
             self._is_closed = True
             await self._connection.close()
+
+
+class _Transaction:
+    """A block in a transaction. Not an async generator: a closing loop would end that in the middle."""
+
+    __slots__ = ("_database",)
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def __aenter__(self) -> None:
+        # IMMEDIATE takes the write lock now. Taking it later could find that another process has written since.
+        await self._database.fetch("BEGIN IMMEDIATE")
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            try:
+                await self._database.end_transaction(is_kept=True)
+                return
+            except BaseException:
+                await self._database.end_transaction(is_kept=False)
+                raise
+        await self._database.end_transaction(is_kept=False)
 
 
 def _connection(address: str) -> aiosqlite.Connection:

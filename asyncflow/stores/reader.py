@@ -129,8 +129,9 @@ class Reader:
         decode = self._codec.decode_record
         while True:
             # A page at a time: decoding many must let others run. What comes behind a page never changes it.
+            # Cast, since damage may have made it something that is not even text.
             page = await self._database.fetch(
-                "SELECT number, body, checksum FROM records WHERE run = ? AND number >= ? ORDER BY number LIMIT ?",
+                "SELECT number, CAST(body AS BLOB), checksum FROM records WHERE run = ? AND number >= ? ORDER BY number LIMIT ?",
                 (key, len(records), _RECORDS_A_PAGE),
             )
             for found, body, written in page:
@@ -160,7 +161,7 @@ class Reader:
 
     async def blob(self, digest: str) -> bytes:
         """Return the bytes of a blob, checked against their digest."""
-        rows = await self._database.fetch("SELECT body FROM blobs WHERE digest = ?", (digest,))
+        rows = await self._database.fetch("SELECT CAST(body AS BLOB) FROM blobs WHERE digest = ?", (digest,))
         if not rows:
             raise StoreError(f"journal {self._shown!r} has no blob {digest!r}", path=self._shown)
         body = rows[0][0]
@@ -173,7 +174,7 @@ class Reader:
 
     async def plan(self, digest: str) -> bytes:
         """Return the bytes of a recorded plan, checked."""
-        rows = await self._database.fetch("SELECT body, checksum FROM plans WHERE digest = ?", (digest,))
+        rows = await self._database.fetch("SELECT CAST(body AS BLOB), checksum FROM plans WHERE digest = ?", (digest,))
         if not rows:
             raise StoreError(f"journal {self._shown!r} has no plan {digest!r}", path=self._shown)
         body, written = rows[0]

@@ -1,5 +1,7 @@
 """Which types can meet on an edge."""
 
+# ruff: noqa: UP007, UP045 - users write unions in the old way too.
+
 from __future__ import annotations
 
 import collections.abc as abc

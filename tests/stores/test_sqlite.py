@@ -85,9 +85,11 @@ def test_a_record_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
     async def main() -> None:
         async with opened(tmp_path / "runs.db") as store:
             journal = await create(store, "a")
-            encode, store._codec.encode_record = store._codec.encode_record, lambda record: b"\xc1"  # type: ignore[method-assign]
-            await append(journal, 1)
-            store._codec.encode_record = encode  # type: ignore[method-assign]
+            writer = store._writer
+            assert writer is not None
+            written = writer.append(journal._line, b"\xc1", 1.0, RunState.RUNNING, {})
+            assert written is not None
+            await written
             with pytest.raises(CorruptRecord, match="record 1 of run 'a' .* cannot be decoded"):
                 await journal.records()
 
@@ -302,6 +304,8 @@ def test_an_engine_that_was_overtaken_writes_nothing(tmp_path: Path, monkeypatch
                     await append(old, 2)
                 await old.release()
                 await append(new, 5)
+                assert quick._writer is not None
+                await quick._writer.drain()
                 assert await numbers(quick, level) == [0, 5]
                 assert await numbers(quick, f"{level}-2") == [0, 1]
                 info = await quick.info(level)
