@@ -337,6 +337,10 @@ class Engine:
         await asyncio.wait([run.ending])
         return run.state
 
+    def running(self) -> list[Run[Any]]:
+        """Return the runs of this engine that have neither ended nor been suspended, in the order they were started."""
+        return list(self._runs.values())
+
     async def runs(self, *, state: RunState | None = None, limit: int | None = None) -> list[RunInfo]:
         """Return a line for each run in the journal, newest first."""
         self._check_open()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -90,7 +91,11 @@ def report_text(report: af.RunReport, console: Console, *, db: str, everything: 
     for path, failure in report.failures.items():
         console.print(f"[red]{escape(path)}[/red]: {escape(failure.type_name)}: {escape(failure.text)}")
     if report.state in (af.RunState.INTERRUPTED, af.RunState.SUSPENDED):
-        console.print(f"go on with: asyncflow resume {escape(report.run_id)!r} --db {escape(db)}")
+        if report.flow_ref is None:
+            how = f"engine.resume({report.run_id!r}, flow): the flow was made by the program that ran it"
+        else:
+            how = f"asyncflow resume {shlex.quote(report.run_id)} --db {shlex.quote(db)}"
+        console.print(f"go on with {escape(how)}", soft_wrap=True)
 
 
 def _tree(tasks: Sequence[af.TaskReport], console: Console, *, everything: bool) -> None:

@@ -24,3 +24,16 @@ def send_on_errand(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     task = asyncio.Task(work, loop=asyncio.get_running_loop(), context=Context())
     _unregister_task(task)
     return task
+
+
+async def see_out(errand: asyncio.Task[T]) -> T:
+    """
+    Return what *errand* returns. If the caller is cancelled, let it end first, unless the caller is cancelled again.
+
+    For what takes milliseconds and is better ended than left running behind a caller who is gone.
+    """
+    try:
+        return await asyncio.shield(errand)
+    except asyncio.CancelledError:
+        await asyncio.wait([errand])
+        raise

@@ -25,7 +25,7 @@ from asyncflow.messages import Record
 from asyncflow.states import RunState
 from asyncflow.stores import owners, schema
 from asyncflow.stores.database import Database, Row
-from asyncflow.stores.errand import send_on_errand
+from asyncflow.stores.errand import see_out, send_on_errand
 from asyncflow.stores.line import Line
 from asyncflow.stores.owners import OwnerLocks
 from asyncflow.stores.reader import Reader, process
@@ -134,14 +134,11 @@ class SqliteStore:
         # Not cut off in the middle: a connection that nobody holds would never be closed.
         opening = send_on_errand(self._open())
         try:
-            await asyncio.shield(opening)
+            await see_out(opening)
         except asyncio.CancelledError:
-            opening.add_done_callback(self._opened_for_nobody)
+            if opening.done() and opening.exception() is None:
+                await self.close()
             raise
-
-    def _opened_for_nobody(self, opening: asyncio.Task[None]) -> None:
-        if opening.exception() is None and self._writer is not None:
-            self._closing = send_on_errand(self._close(self._writer))
 
     async def _open(self) -> None:
         self._check_path()
@@ -186,12 +183,12 @@ class SqliteStore:
             ) from error
 
     async def close(self) -> None:
-        """Write what is to be written, release every run, and stop being an owner, even if the caller is cancelled."""
+        """Write what is to be written, release every run, and stop being an owner, also if the caller is cancelled."""
         if self._closing is None:
             if self._writer is None:
                 return
             self._closing = send_on_errand(self._close(self._writer))
-        await asyncio.shield(self._closing)
+        await see_out(self._closing)
 
     async def _close(self, writer: Writer) -> None:
         async def leave(database: Database) -> None:
