@@ -162,7 +162,9 @@ class RunFailed(AsyncflowError, ExceptionGroup[Exception]):
         self.reverted = reverted
         return self
 
-    def __init__(self, message: str, exceptions: Sequence[Exception], **_: Any) -> None:
+    def __init__(  # pyright: ignore[reportInconsistentConstructor]
+        self, message: str, exceptions: Sequence[Exception], **_: Any
+    ) -> None:
         super().__init__(message, exceptions)
 
     def derive(self, excs: Sequence[Exception], /) -> RunFailed:  # type: ignore[override]

@@ -74,10 +74,11 @@ class Journal(Protocol):
         Returns None where the record already lasts as long as this run's durability promises; otherwise an awaitable
         that is done once it does. Appends of one journal become durable in order. Never blocks the loop.
 
-        Raises (from the awaitable):
-            RunOvertaken: Another engine has claimed the run; nothing was written.
+        Raises (here, or from the awaitable):
+            RunOvertaken: Another engine has claimed the run, or it was given up; nothing was written.
             StoreError: It could not be written; nothing was.
         """
+        ...
 
     async def records(self) -> list[Record]:
         """
@@ -86,12 +87,20 @@ class Journal(Protocol):
         Raises:
             CorruptRecord: One is missing, damaged or out of order.
         """
+        ...
 
     async def blob(self, digest: str) -> bytes:
         """Return the bytes of a blob, checked against their digest."""
+        ...
 
     async def release(self) -> None:
-        """Give the run up, after everything appended is durable. Nobody owns it then."""
+        """
+        Give the run up, after everything appended is durable. Nobody owns it then, and nothing more can be appended.
+
+        Raises:
+            RunOvertaken, StoreError: Something appended was not written, and no awaitable has told anyone.
+        """
+        ...
 
 
 class Store(Protocol):
@@ -104,9 +113,11 @@ class Store(Protocol):
 
     async def open(self) -> None:
         """Make ready for use, and become an owner."""
+        ...
 
     async def close(self) -> None:
         """Write what is still to be written, release every run, and stop being an owner."""
+        ...
 
     async def create(
         self, run: NewRun, plan: Callable[[], bytes], first: Record, blobs: Mapping[str, bytes]
@@ -119,6 +130,7 @@ class Store(Protocol):
         Raises:
             RunExists: There is a run of this id.
         """
+        ...
 
     async def claim(self, run_id: str) -> Journal:
         """
@@ -128,30 +140,39 @@ class Store(Protocol):
             RunNotFound: There is none.
             RunBusy: A living engine owns it.
         """
+        ...
 
     async def runs(self, *, state: RunState | None = None, limit: int | None = None) -> list[RunInfo]:
         """Return what there is, newest first."""
+        ...
 
     async def info(self, run_id: str) -> RunInfo:
         """Return one run's line, or raise RunNotFound."""
+        ...
 
     async def read(self, run_id: str) -> list[Record]:
         """Return a run's records without owning it: a consistent prefix of its journal."""
+        ...
 
     async def read_blob(self, digest: str) -> bytes:
         """Return the bytes of a blob, checked against their digest."""
+        ...
 
     async def plan(self, digest: str) -> bytes:
         """Return the bytes of a recorded plan."""
+        ...
 
     async def save_plan(self, digest: str, body: Callable[[], bytes]) -> None:
         """Keep a recorded plan; nothing happens if it is there."""
+        ...
 
     async def request(self, run_id: str, kind: str, reason: str) -> None:
         """Leave word for the owner of a run."""
+        ...
 
     async def beat(self) -> list[Request]:
         """Show that this owner lives, and return what has been asked of its runs since the last beat."""
+        ...
 
 
 # --- Executor ---------------------------------------------------------------------------------------------------------
@@ -174,9 +195,11 @@ class Work(Protocol):
     @property
     def can_stop(self) -> bool:
         """Whether :meth:`stop` reaches the body. A thread cannot be stopped."""
+        ...
 
     def stop(self) -> None:
         """Ask the body to give way. It may take its time, or refuse."""
+        ...
 
 
 class Executor(Protocol):
@@ -188,9 +211,11 @@ class Executor(Protocol):
 
         *done* may be called before this returns: a body that never waits costs no trip through the loop.
         """
+        ...
 
     async def close(self) -> None:
         """Let go of threads, processes and connections. Calls on their way are left to themselves."""
+        ...
 
 
 # --- Clock ------------------------------------------------------------------------------------------------------------
@@ -201,6 +226,7 @@ class Timer(Protocol):
 
     def cancel(self) -> None:
         """Let it not happen."""
+        ...
 
 
 class Clock(Protocol):
@@ -208,12 +234,15 @@ class Clock(Protocol):
 
     def now(self) -> float:
         """Return POSIX seconds, for what a journal keeps."""
+        ...
 
     def call_at(self, when: float, callback: Callable[..., object], *args: object) -> Timer:
         """Call *callback* on the loop at *when*, POSIX seconds; soon, if that has passed."""
+        ...
 
     def call_later(self, delay: float, callback: Callable[..., object], *args: object) -> Timer:
         """Call *callback* on the loop after *delay* seconds."""
+        ...
 
 
 # --- Observer ---------------------------------------------------------------------------------------------------------
@@ -247,3 +276,4 @@ class Observer(Protocol):
 
     def __call__(self, happening: Happening, /) -> Awaitable[None] | None:
         """Take note of one event."""
+        ...

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 
 
 def main() -> None:
     """Run the command line; needs the extra ``cli``."""
-    try:
-        import rich  # noqa: F401
-        import typer  # noqa: F401
-    except ImportError as missing:
-        sys.exit(f"asyncflow: the command line needs {missing.name}; pip install 'asyncflow-engine[cli]'")
+    for needed in ("rich", "typer"):
+        if importlib.util.find_spec(needed) is None:
+            sys.exit(f"asyncflow: the command line needs {needed}; pip install 'asyncflow-engine[cli]'")
     from asyncflow.cli.app import run_app
 
     run_app()

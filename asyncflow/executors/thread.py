@@ -32,7 +32,7 @@ class ThreadWork:
 
     def stop(self) -> None:
         """Take it out of the line, if no thread has it yet."""
-        self._pool._withdraw(self)
+        self._pool.withdraw(self)
 
 
 class ThreadExecutor:
@@ -68,7 +68,8 @@ class ThreadExecutor:
                 self._changed.notify()
         return work
 
-    def _withdraw(self, work: ThreadWork) -> None:
+    def withdraw(self, work: ThreadWork) -> None:
+        """Take *work* out of the line, if no thread has it yet; it ends as cancelled."""
         with self._changed:
             if work.is_taken:
                 return

@@ -33,9 +33,11 @@ class Values(Protocol):
 
     def value(self, task: int) -> Any:
         """Return what a task returned, or raise NoValue."""
+        ...
 
     def resource(self, name: str, wanted: Any) -> Any:
         """Return a resource of the engine by name, else by type, or raise ResourceMissing."""
+        ...
 
 
 class Source(Protocol):
@@ -43,9 +45,11 @@ class Source(Protocol):
 
     def read(self, values: Values) -> Any:
         """Return the value, or raise NoValue."""
+        ...
 
     def tasks(self) -> Iterator[int]:
         """Yield the index of every task whose value this may read: its data dependencies."""
+        ...
 
 
 @attrs.frozen(weakref_slot=False)

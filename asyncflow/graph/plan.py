@@ -52,6 +52,16 @@ class Scope:
     family: str = ""
 
 
+def _has_timed_scopes(plan: Plan) -> bool:
+    return any(scope.timeout is not None for scope in plan.scopes)
+
+
+def _has_limits(plan: Plan) -> bool:
+    if any(scope.concurrency is not None for scope in plan.scopes):
+        return True
+    return plan.tasks is not None and any(task.limits or task.executor == "thread" for task in plan.tasks)
+
+
 @attrs.frozen(eq=False, repr=False)
 class Plan:
     """
@@ -89,32 +99,22 @@ class Plan:
     ranks: Sequence[int] | None = None
     tasks: Sequence[Task] | None = None
     bindings: Sequence[Binding] = ()
-    provided: Mapping[str, tuple[Source, ...]] = attrs.field(factory=dict)
+    provided: Mapping[str, tuple[Source, ...]] = attrs.field(factory=dict[str, tuple[Source, ...]])
     returns: Source | None = None
-    inputs: Mapping[str, Any] = attrs.field(factory=dict)
+    inputs: Mapping[str, Any] = attrs.field(factory=dict[str, Any])
     required: frozenset[str] = frozenset()
-    input_defaults: Mapping[str, Any] = attrs.field(factory=dict)
+    input_defaults: Mapping[str, Any] = attrs.field(factory=dict[str, Any])
     shadowed: frozenset[str] = frozenset()
     lendable: frozenset[str] = frozenset()
     numbered: Sequence[int] = b""
     # Filled the first time something asks.
-    _index: dict[str, int] = attrs.field(factory=dict, init=False)
-    _predecessors: list[tuple[int, ...]] = attrs.field(factory=list, init=False)
-    _roots: list[int] = attrs.field(factory=list, init=False)
+    _index: dict[str, int] = attrs.field(factory=dict[str, int], init=False)
+    _predecessors: list[tuple[int, ...]] = attrs.field(factory=list[tuple[int, ...]], init=False)
+    _roots: list[int] = attrs.field(factory=list[int], init=False)
     # What a journal keeps of it: the record, its bytes and their digest.
-    recorded: dict[str, Any] = attrs.field(factory=dict, init=False)
-    has_timed_scopes: bool = attrs.field(init=False)
-    has_limits: bool = attrs.field(init=False)
-
-    @has_timed_scopes.default
-    def _any_timed_scope(self) -> bool:
-        return any(scope.timeout is not None for scope in self.scopes)
-
-    @has_limits.default
-    def _any_limit(self) -> bool:
-        if any(scope.concurrency is not None for scope in self.scopes):
-            return True
-        return self.tasks is not None and any(task.limits or task.executor == "thread" for task in self.tasks)
+    recorded: dict[str, Any] = attrs.field(factory=dict[str, Any], init=False)
+    has_timed_scopes: bool = attrs.field(init=False, default=attrs.Factory(_has_timed_scopes, takes_self=True))
+    has_limits: bool = attrs.field(init=False, default=attrs.Factory(_has_limits, takes_self=True))
 
     @property
     def size(self) -> int:
@@ -195,7 +195,7 @@ class Plan:
 
     def enclosing(self, scope: int) -> list[int]:
         """Return *scope* and the scopes around it, innermost first, the root last."""
-        found = []
+        found: list[int] = []
         while scope >= 0:
             found.append(scope)
             scope = self.scopes[scope].parent

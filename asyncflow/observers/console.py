@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import time
 from typing import TYPE_CHECKING, Any, TextIO
@@ -13,6 +14,7 @@ from asyncflow.observers.log_lines import describe
 if TYPE_CHECKING:
     from rich.live import Live
 
+_HAS_RICH = importlib.util.find_spec("rich") is not None
 _MOST_SHOWN = 12
 _PLAIN_EVERY = 2.0
 
@@ -79,7 +81,6 @@ class Console:
         self._runs: dict[str, _Run] = {}
         self._live: Live | None = None
         self._told = 0.0
-        self._has_rich: bool | None = None
 
     def __call__(self, happening: Happening, /) -> None:
         """Show one event."""
@@ -98,14 +99,7 @@ class Console:
             self._say(run.headline())
 
     def _is_terminal(self) -> bool:
-        if self._has_rich is None:
-            try:
-                import rich.live  # noqa: F401
-            except ImportError:
-                self._has_rich = False
-            else:
-                self._has_rich = self._file.isatty()
-        return self._has_rich
+        return self._file.isatty() and _HAS_RICH
 
     def _say(self, line: str) -> None:
         if self._live is not None:
@@ -126,7 +120,7 @@ class Console:
     def _picture(self) -> Any:
         from rich.text import Text
 
-        lines = []
+        lines: list[str] = []
         now = time.monotonic()
         for run in list(self._runs.values()):
             lines.append(run.headline())

@@ -34,24 +34,31 @@ class Home(Protocol):
 
     def report(self, event: m.Event) -> None:
         """Take an event; from the loop only."""
+        ...
 
     def tell(self, event: m.Event) -> None:
         """Take an event that rides on the next record and never causes one; from any thread."""
+        ...
 
     def gone(self, actor: Actor) -> None:
         """Take note that *actor* has nothing more to do and its permits are free."""
+        ...
 
     def lingers(self, actor: Actor) -> None:
         """Take note that *actor* left its body behind, still running."""
+        ...
 
-    def executor(self, name: str) -> Executor:
+    def executor(self, name: str, /) -> Executor:
         """Return the executor of that name."""
+        ...
 
     def deadline_of(self, task: int) -> float | None:
         """Return the nearest deadline around *task*."""
+        ...
 
     def interrupted(self, error: BaseException) -> None:
         """A body raised KeyboardInterrupt or SystemExit: suspend the run, then let *error* go on."""
+        ...
 
 
 class Actor:
@@ -246,10 +253,9 @@ class Actor:
             try:
                 value = home.codec.seal(value) if declared.checkpoint else Sealed(value=value)
             except UnkeepableValue as error:
-                self._fail(
-                    UnkeepableValue(f"task {self.path!r} returned what the journal cannot keep: {error}"),
-                    retriable=False,
-                )
+                text = f"task {self.path!r} returned what the journal cannot keep: {error}"
+                unkept = UnkeepableValue(text, type_name=error.type_name, place=error.place)
+                self._fail(unkept, retriable=False)
                 return
         home.report(m.AttemptSucceeded(self.task, value))
 

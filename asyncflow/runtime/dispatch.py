@@ -28,21 +28,27 @@ class Desk(Home, Protocol):
 
     def take(self, event: m.Event) -> None:
         """Apply *event* and put it on record."""
+        ...
 
     def order(self, act: Callable[..., None], *args: Any) -> None:
         """Call *act* once this turn's events are durable."""
+        ...
 
     def note(self, act: Callable[[], None]) -> None:
         """Call *act* in the next turn."""
+        ...
 
     def wake(self) -> None:
         """Have another turn soon, whatever the inbox holds."""
+        ...
 
     def later(self, key: object, when: float, act: Callable[[], None]) -> None:
         """Call *act* in a turn at *when*, POSIX seconds. One timer a key: a later one takes its place."""
+        ...
 
     def watch_deadlines(self) -> None:
         """Set timers for deadlines that have none."""
+        ...
 
 
 class Dispatcher:

@@ -17,6 +17,7 @@ class Claimant(Protocol):
 
     def granted(self, claim: Claim) -> None:
         """Take note that *claim* has its permits; it holds them until it releases them."""
+        ...
 
 
 @attrs.define(eq=False)
@@ -75,19 +76,19 @@ class Pool:
     undone.
     """
 
-    __slots__ = ("_lingering", "_reverts", "_starts", "name", "size", "taken")
+    __slots__ = ("lingering", "_reverts", "_starts", "name", "size", "taken")
 
     def __init__(self, name: str, size: int) -> None:
         self.name = name
         self.size = size
         self.taken = 0
-        self._lingering = 0
+        self.lingering = 0  # of those taken, by bodies that were left behind
         self._reverts = _Line()
         self._starts = _Line()
 
     def has_room(self, claim: Claim) -> bool:
         """Whether *claim* could have a permit now."""
-        return self.taken - (self._lingering if claim.is_revert else 0) < self.size
+        return self.taken - (self.lingering if claim.is_revert else 0) < self.size
 
     def wait(self, claim: Claim) -> None:
         """Put *claim* in line."""
@@ -128,14 +129,14 @@ def release(claim: Claim) -> None:
     for pool in claim.pools:
         pool.taken -= 1
         if claim.is_lingering:
-            pool._lingering -= 1
+            pool.lingering -= 1
 
 
 def linger(claim: Claim) -> None:
     """Mark that the body behind *claim* was abandoned; it keeps its permits until it is gone."""
     claim.is_lingering = True
     for pool in claim.pools:
-        pool._lingering += 1
+        pool.lingering += 1
 
 
 def serve(pools: Iterable[Pool]) -> None:

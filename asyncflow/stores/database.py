@@ -63,7 +63,7 @@ class Database:
         """
         address = f"{Path(path).as_uri()}?mode={mode}"
         try:
-            # Tried here first: the thread of a connection that fails to open would outlive the loop and complain of that.
+            # Tried here first: the thread of a connection that fails to open may outlive the loop, and complains then.
             sqlite3.connect(address, uri=True).close()
             connection = _connection(address)
             await connection

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 from asyncflow.codec import Codec, checksum
+from asyncflow.codec.records import digest_of
 from asyncflow.errors import CorruptRecord, RunNotFound, StoreError, UndecodableValue
 from asyncflow.interfaces import RunInfo
 from asyncflow.messages import Record
@@ -131,7 +131,8 @@ class Reader:
             # A page at a time: decoding many must let others run. What comes behind a page never changes it.
             # Cast, since damage may have made it something that is not even text.
             page = await self._database.fetch(
-                "SELECT number, CAST(body AS BLOB), checksum FROM records WHERE run = ? AND number >= ? ORDER BY number LIMIT ?",
+                "SELECT number, CAST(body AS BLOB), checksum FROM records "
+                "WHERE run = ? AND number >= ? ORDER BY number LIMIT ?",
                 (key, len(records), _RECORDS_A_PAGE),
             )
             for found, body, written in page:
@@ -165,7 +166,7 @@ class Reader:
         if not rows:
             raise StoreError(f"journal {self._shown!r} has no blob {digest!r}", path=self._shown)
         body = rows[0][0]
-        if type(body) is not bytes or hashlib.blake2b(body, digest_size=len(digest) // 2).hexdigest() != digest:
+        if type(body) is not bytes or digest_of(body) != digest:
             raise StoreError(
                 f"blob {digest!r} in journal {self._shown!r} is damaged; restore the file from a backup",
                 path=self._shown,

@@ -21,10 +21,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from hashlib import blake2b
 from typing import Any, TypeVar
 
 from asyncflow import messages as m
+from asyncflow.codec.records import digest_of
 from asyncflow.errors import AsyncflowError, RunBusy, RunExists, RunNotFound, RunOvertaken, StoreError
 from asyncflow.interfaces import Journal, NewRun, Request, Store
 from asyncflow.states import RunState
@@ -193,10 +193,10 @@ async def cancelling_who_waits_for_an_append_loses_nothing(make: StoreFactory) -
 async def large_values_are_kept_beside_the_records(make: StoreFactory) -> None:
     """A value of many megabytes must come back whole, and two runs that have the same one share it."""
     bodies = [bytes([which]) * 100_000 for which in range(3)]
-    blobs = {_digest(body): body for body in bodies}
+    blobs = {digest_of(body): body for body in bodies}
     async with _opened(make) as store:
-        journal = await _create(store, "a", blobs={_digest(bodies[0]): bodies[0]})
-        other = await _create(store, "b", blobs={_digest(bodies[0]): bodies[0]})
+        journal = await _create(store, "a", blobs={digest_of(bodies[0]): bodies[0]})
+        other = await _create(store, "b", blobs={digest_of(bodies[0]): bodies[0]})
         await _append(journal, _note(1), blobs=blobs)
         await _append(other, _note(1))
         for digest, body in blobs.items():
@@ -321,7 +321,7 @@ async def a_line_counts_the_records_and_dates_the_last(make: StoreFactory) -> No
 
 
 @_for_every_store
-async def plans_are_kept_by_their_digest(make: StoreFactory) -> None:
+async def plans_are_kept_by_theirdigest_of(make: StoreFactory) -> None:
     """A run must find the plan that it began with, however often the flow has changed since."""
     async with _opened(make) as store:
         await _create(store, "a", plan="plan-1")
@@ -394,7 +394,7 @@ async def everything_is_there_after_reopening(make: StoreFactory) -> None:
     body = b"x" * 70_000
     for level in LEVELS:
         async with _opened(make) as store:
-            journal = await _create(store, level, durability=level, blobs={_digest(body): body})
+            journal = await _create(store, level, durability=level, blobs={digest_of(body): body})
             for number in range(1, 11):
                 await _append(journal, _note(number), RunState.REVERTING)
         # Closing has written and released it.
@@ -403,7 +403,7 @@ async def everything_is_there_after_reopening(make: StoreFactory) -> None:
             assert (info.state, info.records, info.owner) == (RunState.INTERRUPTED, 11, None)
             journal = await store.claim(level)
             assert await journal.records() == [_first(level), *map(_note, range(1, 11))]
-            assert await journal.blob(_digest(body)) == body
+            assert await journal.blob(digest_of(body)) == body
             assert await store.plan("plan-1") == b"body of plan-1"
             await _append(journal, _note(11), RunState.REVERTED)
         async with _opened(make) as store:
@@ -467,7 +467,7 @@ async def two_engines_write_at_once(make: StoreFactory) -> None:
         async def live(store: Store, which: int) -> None:
             journal = await _create(store, f"run-{which}", durability=LEVELS[which % 3])
             for number in range(1, 31):
-                await _append(journal, _note(number), blobs={_digest(b"%d" % number): b"%d" % number})
+                await _append(journal, _note(number), blobs={digest_of(b"%d" % number): b"%d" % number})
             await journal.release()
 
         await asyncio.gather(*[live((one, two)[which % 2], which) for which in range(10)])
@@ -504,10 +504,6 @@ def _first(run_id: str, *, at: float = 0.0) -> m.Record:
 
 def _note(number: int) -> m.Record:
     return m.Record(float(number), [m.AttemptStarted(number, 1)])
-
-
-def _digest(body: bytes) -> str:
-    return blake2b(body, digest_size=32).hexdigest()
 
 
 async def _append(

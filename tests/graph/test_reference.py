@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -130,7 +129,7 @@ MISUSES: list[tuple[Callable[[Any], Any], str]] = [
     (lambda ref: len(ref), "has no length"),
     (lambda ref: 3 in ref, "cannot be searched with 'in'"),
     (lambda ref: f"{ref}", r"cannot be formatted or printed; .* \(repr\(\) shows the reference\)"),
-    (lambda ref: "%s" % ref, "cannot be formatted"),
+    (lambda ref: "%s" % ref, "cannot be formatted"),  # noqa: UP031
     (lambda ref: str(ref), "cannot be formatted"),
     (lambda ref: int(ref), "cannot be converted to a number"),
     (lambda ref: [1, 2][ref], "cannot be converted to a number"),
@@ -143,7 +142,6 @@ MISUSES: list[tuple[Callable[[Any], Any], str]] = [
     (lambda ref: setattr(ref, "x", 1), "cannot be changed"),
     (lambda ref: ref.__setitem__(0, 1), "cannot be changed"),
     (lambda ref: next(ref), "cannot be stepped through"),
-    (lambda ref: {"a": 1}[ref], "cannot be compared|KeyError"),
     (lambda ref: ref[ref], "cannot be selected from by another reference"),
     (lambda ref: ref.otherwise(ref), "can only fall back to a constant"),
     (lambda ref: show({ref}), "a set cannot hold references, since it would be looked into before they have values"),
@@ -158,7 +156,7 @@ async def _await(ref: Any) -> None:
 @pytest.mark.parametrize(("use", "message"), MISUSES)
 def test_what_needs_the_value_is_refused_and_told_where_to_do_it(use: Callable[[Any], Any], message: str) -> None:
     """Without this, a condition on a reference would be true for ever, and silently."""
-    with pytest.raises((ReferenceMisuse, KeyError), match=message):
+    with pytest.raises(ReferenceMisuse, match=message):
         in_builder(use)
 
 
@@ -213,8 +211,7 @@ def test_a_reference_shows_itself_and_is_hashable() -> None:
         ref: Any = give()
         assert repr(ref["x"].y) == "<Ref to the value of 'give'['x'].y of flow 'sample'>"
         assert repr(a) == "<Ref to input 'a' of flow 'sample'>"
-        assert {ref: 1}[ref] == 1 and ref in {ref}
-        assert type(copy.copy) and isinstance(ref, Ref)
+        assert isinstance(ref, Ref) and {ref: 1}[ref] == 1
 
     sample.compile()
 

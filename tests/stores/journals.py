@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from hashlib import blake2b
 from pathlib import Path
 
 from asyncflow import messages as m
@@ -22,11 +20,6 @@ ROOT = Path(__file__).parent.parent.parent
 def note(number: int, text: str = "") -> m.Record:
     """Return a record that can be told from others."""
     return m.Record(float(number), [m.Progressed(number, 0.5, text)])
-
-
-def digest(body: bytes) -> str:
-    """Return the name of a blob."""
-    return blake2b(body, digest_size=32).hexdigest()
 
 
 @asynccontextmanager
@@ -60,7 +53,9 @@ async def numbers(store: SqliteStore, run_id: str) -> list[int]:
 
 def process(script: str, *args: object) -> subprocess.Popen[str]:
     """Start another Python that runs *script*, which finds this module's names and ``asyncio`` imported."""
-    prelude = "import asyncio, os, sys\nfrom tests.stores.journals import *\n"
+    prelude = (
+        "import asyncio, os, sys\nfrom asyncflow.codec.records import digest_of\nfrom tests.stores.journals import *\n"
+    )
     return subprocess.Popen(
         [sys.executable, "-c", prelude + script, *map(str, args)],
         cwd=ROOT,
@@ -76,9 +71,3 @@ def said(script: str, *args: object) -> str:
         output, _ = child.communicate(timeout=60)
     assert child.returncode == 0, output
     return output.strip()
-
-
-async def within(seconds: float, pending: asyncio.Future[None]) -> None:
-    """Wait for *pending*, but not for ever."""
-    async with asyncio.timeout(seconds):
-        await pending

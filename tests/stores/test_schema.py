@@ -87,7 +87,7 @@ def test_a_journal_of_a_newer_asyncflow_is_refused_and_left_as_it_is(tmp_path: P
         database.execute(f"PRAGMA user_version = {schema.VERSION + 2}")
     database.close()
     before = path.read_bytes()
-    words = f"has journal version {schema.VERSION + 2} and this asyncflow reads up to {schema.VERSION}; open it with a newer"
+    words = f"has journal version {schema.VERSION + 2} and this asyncflow reads up to {schema.VERSION}; open it with"
     with pytest.raises(SchemaTooNew, match=words):
         open_and_close(path)
     assert path.read_bytes() == before

@@ -1,0 +1,273 @@
+"""How records of many runs become durable together."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asyncflow.codec.records import digest_of
+from asyncflow.errors import StoreError
+from asyncflow.interfaces import NewRun
+from asyncflow.states import RunState
+from asyncflow.stores import writer as writer_module
+from asyncflow.stores.sqlite import SqliteStore
+from asyncflow.stores.writer import CHECKPOINT_BYTES, Writer
+from tests.stores.journals import append, create, note, numbers, opened
+
+
+class Heard:
+    """The statements that a store's writer has run."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self.statements: list[str] = []
+        database = store._database
+        assert database is not None
+        self._fetchall = database._connection.execute_fetchall
+        database._connection.execute_fetchall = self  # type: ignore[assignment,method-assign]
+
+    def __call__(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
+        self.statements.append(sql)
+        return self._fetchall(sql, parameters)
+
+    def inserts(self) -> int:
+        return sum(sql.startswith("INSERT INTO records") for sql in self.statements)
+
+
+def writer_of(store: SqliteStore) -> Writer:
+    assert store._writer is not None
+    return store._writer
+
+
+def test_one_append_is_one_statement(tmp_path: Path) -> None:
+    """Each statement is a trip to another thread, which costs more than the statement."""
+
+    async def main() -> None:
+        async with opened(tmp_path / "runs.db") as store:
+            journal = await create(store, "a")
+            heard = Heard(store)
+            for number in range(1, 11):
+                await append(journal, number)
+            assert len(heard.statements) == heard.inserts() == 10
+
+    asyncio.run(main())
+
+
+def test_what_gathers_while_a_commit_runs_goes_into_the_next(tmp_path: Path) -> None:
+    """A hundred runs must not wait for a hundred commits."""
+
+    async def main() -> None:
+        async with opened(tmp_path / "runs.db") as store:
+            journals = await asyncio.gather(*[create(store, f"run-{which}") for which in range(100)])
+            heard = Heard(store)
+            first = asyncio.ensure_future(append(journals[0], 1))
+            # The append begins; the writer does; the first commit is on its way.
+            for _ in range(3):
+                await asyncio.sleep(0)
+            assert heard.inserts() == 1
+            await asyncio.gather(first, *[append(journal, 2) for journal in journals])
+            assert heard.inserts() == 2
+            for number in range(3, 8):
+                await asyncio.gather(*[append(journal, number) for journal in journals])
+            assert heard.inserts() == 7
+
+    asyncio.run(main())
+
+
+def test_runs_that_start_together_share_transactions(tmp_path: Path) -> None:
+    """A service that starts a hundred runs at once pays for few syncs."""
+
+    async def main() -> None:
+        async with opened(tmp_path / "runs.db") as store:
+            heard = Heard(store)
+            await asyncio.gather(*[create(store, f"run-{which}", durability="full") for which in range(100)])
+            # Each looks first whether its plan is there, so they do not all come in the same turn of the loop.
+            assert heard.statements.count("COMMIT") <= 20
+
+    asyncio.run(main())
+
+
+def test_a_batch_is_bounded(tmp_path: Path) -> None:
+    """SQLite takes so many parameters, and a commit of everything would keep the first waiting for the last."""
+
+    async def main() -> None:
+        async with opened(tmp_path / "runs.db") as store:
+            journal = await create(store, "a")
+            heard = Heard(store)
+            waiting = [journal.append(note(number), {}, RunState.RUNNING) for number in range(1, 1001)]
+            await asyncio.gather(*[each for each in waiting if each is not None])
+            assert heard.inserts() == 4
+            waiting = [
+                journal.append(note(number, "x" * (3 << 20)), {}, RunState.RUNNING) for number in range(1001, 1005)
+            ]
+            await asyncio.gather(*[each for each in waiting if each is not None])
+            assert heard.inserts() == 6
+            assert await numbers(store, "a") == list(range(1005))
+
+    asyncio.run(main())
+
+
+def test_a_batch_is_synced_if_one_of_its_runs_asks_for_it(tmp_path: Path) -> None:
+    """ "full" means on the disk; "process" must not pay for that when it is alone."""
+
+    async def main() -> None:
+        async with opened(tmp_path / "runs.db") as store:
+            full, quick = await create(store, "full", durability="full"), await create(store, "quick")
+            lazy = await create(store, "lazy", durability="lazy")
+            heard = Heard(store)
+
+            def synced() -> str:
+                last = [sql for sql in heard.statements if sql.startswith("PRAGMA synchronous")][-1]
+                assert heard.statements[-1].startswith("INSERT INTO records")
+                return last.rpartition(" ")[2]
+
+            await append(full, 1)
+            assert synced() == "FULL"
+            await append(quick, 1)
+            assert synced() == "NORMAL"
+            await append(quick, 2)
+            lazy.append(note(1), {}, RunState.RUNNING)
+            await asyncio.gather(append(quick, 3), append(full, 2), append(quick, 4))
+            assert synced() == "FULL"
+            # Once and again: the level is only told when it changes.
+            assert len([sql for sql in heard.statements if sql.startswith("PRAGMA synchronous")]) == 3
+            assert heard.inserts() == 4
+            assert await numbers(store, "lazy") == [0, 1], "it went along"
+
+    asyncio.run(main())
+
+
+def test_lazy_records_are_written_without_anyone_asking(tmp_path: Path) -> None:
+    """A lazy run is behind by a moment, not until its end."""
+
+    async def main() -> None:
+        async with opened(tmp_path / "runs.db") as store:
+            journal = await create(store, "a", durability="lazy")
+            heard = Heard(store)
+            started = time.monotonic()
+            for number in range(1, 101):
+                assert journal.append(note(number), {}, RunState.RUNNING) is None
+            while (await store.info("a")).records == 1:
+                pass
+            assert await numbers(store, "a") == list(range(101))
+            assert heard.inserts() == 1, "they gathered"
+            # The promise is 100 ms; this is about forgetting the timer, not about a slow machine.
+            assert time.monotonic() - started < 10
+
+    asyncio.run(main())
+
+
+def test_a_lazy_run_that_outruns_the_disk_waits_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not yet written is in memory, which has an end."""
+    monkeypatch.setattr(writer_module, "_BACKLOG_BYTES", 10_000)
+
+    async def main() -> None:
+        async with opened(tmp_path / "runs.db") as store:
+            journal = await create(store, "a", durability="lazy")
+            waiting = [journal.append(note(number, "x" * 1000), {}, RunState.RUNNING) for number in range(1, 31)]
+            assert waiting[0] is None and waiting[-1] is not None
+            await waiting[-1]
+            assert await numbers(store, "a") == list(range(31))
+
+    asyncio.run(main())
+
+
+def test_a_record_that_sqlite_cannot_hold_is_refused_before_it_is_numbered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It must not take the records of other runs down with it, nor leave a gap in its own."""
+    monkeypatch.setattr(writer_module, "_LARGEST_BYTES", 100_000)
+
+    async def main() -> None:
+        async with opened(tmp_path / "runs.db") as store:
+            journal, other = await create(store, "a"), await create(store, "b")
+            beside = asyncio.ensure_future(append(other, 1))
+            body = b"x" * 100_000
+            with pytest.raises(
+                StoreError, match=r"run 'a' appends 1.* bytes to .* at once, SQLite keeps 100000; return ref"
+            ):
+                await append(journal, 1, blobs={digest_of(body): body})
+            new = NewRun(run_id="c", flow="ship", flow_ref=None, plan="large", durability="full")
+            with pytest.raises(StoreError, match="run 'c' appends"):
+                await store.create(new, lambda: body, note(0), {})
+            await beside
+            await append(journal, 1)
+            assert await numbers(store, "a") == await numbers(store, "b") == [0, 1]
+
+    asyncio.run(main())
+
+
+def test_the_log_stays_bounded(tmp_path: Path) -> None:
+    """A service that writes for months must not fill the disk with its write-ahead log."""
+    log = tmp_path / "runs.db-wal"
+
+    async def main() -> None:
+        async with opened(tmp_path / "runs.db") as store:
+            journals = [await create(store, f"run-{which}") for which in range(20)]
+            largest = 0
+            for number in range(1, 61):
+                await asyncio.gather(*[append(journal, number, "x" * 20_000) for journal in journals])
+                largest = max(largest, log.stat().st_size)
+            assert (tmp_path / "runs.db").stat().st_size > 4 * CHECKPOINT_BYTES
+            assert largest < 3 * CHECKPOINT_BYTES
+        assert not log.exists()
+
+    asyncio.run(main())
+
+
+def test_a_beat_in_a_quiet_moment_copies_the_log(tmp_path: Path) -> None:
+    """What a busy hour left in the log would else be read through at every look into the file."""
+
+    async def main() -> None:
+        async with opened(tmp_path / "runs.db") as store:
+            journal = await create(store, "a")
+            await append(journal, 1, "x" * (CHECKPOINT_BYTES // 4))
+            heard = Heard(store)
+            await store.beat()
+            await store.beat()
+            assert heard.statements.count("PRAGMA wal_checkpoint(PASSIVE)") == 1
+            assert (tmp_path / "runs.db").stat().st_size > CHECKPOINT_BYTES // 4
+
+    asyncio.run(main())
+
+
+def test_an_idle_writer_is_no_asyncio_task(tmp_path: Path) -> None:
+    """Tests that look for leaked tasks must not find ours, nor must a loop that closes cancel it."""
+
+    async def main() -> None:
+        async with opened(tmp_path / "runs.db") as store:
+            journal = await create(store, "a")
+            pending = journal.append(note(1), {}, RunState.RUNNING)
+            assert pending is not None
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+            await pending
+            await writer_of(store).drain()
+            assert writer_of(store)._working is None
+
+    asyncio.run(main())
+
+
+def test_nothing_is_left_open(tmp_path: Path) -> None:
+    """A test suite opens hundreds of stores; each must give back its files and threads."""
+
+    def count() -> int:
+        return len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").exists() else 0
+
+    async def main() -> None:
+        async with opened(tmp_path / "runs.db") as store:
+            await append(await create(store, "a"), 1)
+
+    asyncio.run(main())
+    before = count()
+    for _ in range(5):
+        asyncio.run(main_again(tmp_path))
+    assert count() <= before
+
+
+async def main_again(folder: Path) -> None:
+    async with opened(folder / "runs.db") as store:
+        await append(await store.claim("a"), 2)
