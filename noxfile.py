@@ -88,6 +88,13 @@ def examples(session: nox.Session) -> None:
 
 
 @nox.session
+def proof(session: nox.Session) -> None:
+    """Run what takes long: fifty kills of the main job, and many more examples of every property."""
+    install(session, "test")
+    session.run("python", "-m", "pytest", "-q", "-m", "slow", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Run every benchmark. Arguments go to each."""
     session.install("-q", ".[cli]")

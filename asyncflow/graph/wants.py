@@ -187,8 +187,6 @@ class Wants:
                 keyword.append((name, spec))
         names = self._first_names(len(positional))
         if len(args) > signature.positional:
-            if not contiguous:
-                raise DeclarationError(f"{self.what} is called with *args behind a parameter that is not given")
             more = args[signature.positional :]
             positional.extend(spec_of(value, builder) for value in more)
             names += (None,) * len(more)

@@ -44,7 +44,7 @@ def show(*parts: Any, **options: Any) -> list[Any]:
 
 
 @flow
-def sample(url: str, pool: Any = resource("db")) -> Any:
+def sample(url: str, pool: Any = resource("db")) -> Any:  # noqa: B008
     page = fetch(url)
     head, _ = split(page)
     again = fetch(url, depth=2)
@@ -218,6 +218,6 @@ def test_a_plan_of_a_newer_asyncflow_is_refused_politely() -> None:
     record = recorded.record_of(crawl.compile())
     newer = type(record)(99, *(getattr(record, name) for name in record.__struct_fields__[1:]))
     with pytest.raises(
-        UndecodableValue, match="plan of flow 'crawl' has format 99 and .* up to 1; use a newer asyncflow"
+        UndecodableValue, match=r"plan of flow 'crawl' has format 99 and .* up to 1; use a newer asyncflow"
     ):
         recorded.decode(recorded._encoder.encode(newer))
