@@ -62,7 +62,8 @@ from asyncflow.errors import (
     UnknownProvider,
     UnknownTarget,
 )
-from asyncflow.graph.flow import Flow, flow, graph, linear, unordered
+from asyncflow.graph.flow import Flow, flow
+from asyncflow.graph.pattern import graph, linear, unordered
 from asyncflow.graph.policy import Exponential, Fixed, Limit, Retry
 from asyncflow.graph.signature import resource
 from asyncflow.graph.task import Task, task

@@ -116,6 +116,7 @@ class Engine:
             hands_on_copies=debug and store.keeps_bytes,
         )
         self._runs = self._launcher.runs
+        self._launching: set[asyncio.Task[Run[Any]]] = set()
         self._heart: asyncio.Task[None] | None = None
         self._is_open = False
         self._is_closing = False
@@ -139,12 +140,14 @@ class Engine:
         """Suspend what still runs, write what is to be written, and let go of threads and files."""
         if not self._is_open:
             return
-        _, cancelled = await see_through(self._close())
+        _, cancelled = await see_through(asyncio.get_running_loop().create_task(self._close()))
         if cancelled is not None:
             raise cancelled
 
     async def _close(self) -> None:
         self._is_closing = True
+        if self._launching:
+            await asyncio.wait(self._launching)
         for run in list(self._runs.values()):
             run.supervisor.suspend("the engine is closing", grace=self._grace, recover=True)
         endings = [run.ending for run in self._runs.values()]
@@ -400,7 +403,10 @@ class Engine:
         """Wait until a run is launched. One that was, and whose caller was cancelled meanwhile, is not forgotten."""
         if not self._store.keeps_bytes:
             return await launching  # never waits, so no cancel can come between
-        run, cancelled = await see_through(launching)
+        doing = asyncio.get_running_loop().create_task(launching)
+        self._launching.add(doing)
+        doing.add_done_callback(self._launching.discard)
+        run, cancelled = await see_through(doing)
         if cancelled is not None:
             await self._abandoned_by_caller(run, policy, cancelled)
             raise cancelled

@@ -15,7 +15,8 @@ from asyncflow.executors.loop import begin
 from asyncflow.graph import record as recorded
 from asyncflow.graph.changes import compare
 from asyncflow.graph.find import find_flow
-from asyncflow.graph.flow import Flow, as_flow
+from asyncflow.graph.flow import Flow
+from asyncflow.graph.pattern import as_flow
 from asyncflow.graph.plan import Plan
 from asyncflow.ids import new_run_id
 from asyncflow.interfaces import Clock, Executor, Journal, NewRun, RunInfo, Store
@@ -126,7 +127,7 @@ class Launcher:
                 if cancel_reason is not None:
                     first.append(m.CancelRequested(cancel_reason))
         except BaseException:
-            await see_through(journal.release())
+            await see_through(asyncio.get_running_loop().create_task(journal.release()))
             raise
         return self._spawn(supervisor, journal, first)
 

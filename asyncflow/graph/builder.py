@@ -4,32 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 from asyncflow.errors import DeclarationError, DuplicateName
-from asyncflow.graph.layout import Layout
-from asyncflow.graph.reference import Attr, Origin, Ref, Select, contains_reference, spec_of
+from asyncflow.graph.layout import Composite, Item, Layout
+from asyncflow.graph.reference import Attr, Ref, Select, contains_reference, spec_of
 from asyncflow.graph.signature import UNKNOWN, Signature
 from asyncflow.graph.types import attribute_of, element_of, length_of
-from asyncflow.graph.wants import Call
-
-if TYPE_CHECKING:
-    from asyncflow.graph.layout import Composite
-    from asyncflow.graph.task import Task
-
-
-class Callee(Protocol):
-    """A task or flow, as a builder calls it."""
-
-    name: str
-    is_named: bool
-
-    @property
-    def returns(self) -> Any: ...
-
-    def match(self, args: Sequence[Any], kwargs: Mapping[str, Any], builder: Origin) -> Call: ...
-
-    def length(self) -> int | None: ...
 
 
 class Builder:
@@ -51,12 +32,9 @@ class Builder:
         names = [parameter.name for parameter in self.signature.parameters]
         return refs[:count], dict(zip(names[count:], refs[count:], strict=True))
 
-    def call(
-        self, callee: Task | Composite, args: Sequence[Any], kwargs: Mapping[str, Any], after: Sequence[Any] = ()
-    ) -> Ref:
+    def call(self, called: Item, args: Sequence[Any], kwargs: Mapping[str, Any], after: Sequence[Any] = ()) -> Ref:
         """Record one call and return a reference to its value."""
         layout = self.layout
-        called: Callee = callee  # type: ignore[assignment]
         call = called.match(args, kwargs, self)
         position = len(layout.items)
         for ref in after:
@@ -69,13 +47,13 @@ class Builder:
         name = self._free_name(called, position)
         layout.after.extend((ref, position) for ref in after)
         layout.names[name] = position
-        layout.items.append(callee)
+        layout.items.append(called)
         layout.calls.append(call)
         return Ref(self, position)
 
-    def _free_name(self, callee: Callee, position: int) -> str:
-        name, taken = callee.name, self.layout.names
-        if callee.is_named:
+    def _free_name(self, called: Item, position: int) -> str:
+        name, taken = called.name, self.layout.names
+        if called.is_named:
             if name in taken:
                 raise DuplicateName(
                     f"flow {self.name!r} has two tasks or flows named {name!r}; give one another name with .named(...)",
@@ -131,8 +109,8 @@ class Builder:
             return self._item(ref.asyncflow_base).length()
         return length_of(self.annotation(ref))
 
-    def _item(self, position: int) -> Callee:
-        return self.layout.items[position]  # type: ignore[return-value]
+    def _item(self, position: int) -> Item:
+        return self.layout.items[position]
 
 
 building: ContextVar[Builder | None] = ContextVar("asyncflow.building", default=None)
@@ -140,7 +118,7 @@ building: ContextVar[Builder | None] = ContextVar("asyncflow.building", default=
 
 
 def call_in_builder(
-    callee: Task | Composite, args: Sequence[Any], kwargs: Mapping[str, Any], after: Sequence[Any], bare: str
+    called: Item, args: Sequence[Any], kwargs: Mapping[str, Any], after: Sequence[Any], bare: str
 ) -> Any:
     """
     Record a call in the builder that is running; *bare* says what to call outside one.
@@ -152,8 +130,8 @@ def call_in_builder(
     if builder is None:
         misplaced = contains_reference((list(args), dict(kwargs)))
         where = "after its flow was declared" if misplaced else "outside a flow"
-        kind = "flow" if hasattr(callee, "layout") else "task"
+        kind = "flow" if isinstance(called, Composite) else "task"
         raise DeclarationError(
-            f"{kind} {callee.name!r} was called {where}; a call belongs in a function decorated with @af.flow, {bare}"
+            f"{kind} {called.name!r} was called {where}; a call belongs in a function decorated with @af.flow, {bare}"
         )
-    return builder.call(callee, args, kwargs, after)
+    return builder.call(called, args, kwargs, after)

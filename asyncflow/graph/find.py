@@ -11,7 +11,8 @@ from types import ModuleType
 from typing import Any
 
 from asyncflow.errors import DeclarationError
-from asyncflow.graph.flow import Flow, as_flow
+from asyncflow.graph.flow import Flow
+from asyncflow.graph.pattern import as_flow
 from asyncflow.graph.task import Task
 from asyncflow.graph.wants import nearest
 

@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, Protocol
 
 from asyncflow.graph.provides import Given
-from asyncflow.graph.reference import Ref, Spec
+from asyncflow.graph.reference import Origin, Ref, Spec
 from asyncflow.graph.signature import Signature
 from asyncflow.graph.wants import Call
 
-if TYPE_CHECKING:
-    from asyncflow.graph.task import Task
-
 Kind = Literal["linear", "unordered", "graph", "builder"]
+
+
+class Item(Protocol):
+    """What a flow can consist of: a task, or another flow. ``is_named``: somebody chose the name for this very item."""
+
+    name: str
+    is_named: bool
+
+    @property
+    def returns(self) -> Any:
+        """The annotation of its value, or ``UNKNOWN``."""
+
+    def match(self, args: Sequence[Any], kwargs: Mapping[str, Any], builder: Origin) -> Call:
+        """Return a call of it in *builder*."""
+        ...
+
+    def length(self) -> int | None:
+        """Return how many elements its value has, if that is declared."""
 
 
 class Layout:
@@ -59,7 +74,7 @@ class Layout:
     def __init__(self, kind: Kind) -> None:
         self.kind: Kind = kind
         self.names: dict[str, int] = {}
-        self.items: list[Task | Composite] = []
+        self.items: list[Item] = []
         self.given: dict[int, Mapping[str, Any]] = {}
         self.links: list[tuple[int, int]] = []
         self.calls: list[Call] = []

@@ -23,9 +23,9 @@ class TaskOptions(TypedDict, total=False):
 
     ``retry`` and ``timeout`` (seconds an attempt) are for the body, ``revert_retry`` and ``revert_timeout`` for the
     revert. ``on_crash``: "retry" an attempt that was lost with its process (it happens at least once), or "fail" (at
-    most once). ``max_crashes``: a task that was running this often in a row when the process died is taken for the cause, and
-    fails. ``reconcile``: asks the outside world how a lost attempt ended. ``checkpoint=False``: the value is not
-    journaled, and made again on resume.
+    most once). ``max_crashes``: a task that was running this often in a row when the process died is taken for the
+    cause, and fails. ``reconcile``: asks the outside world how a lost attempt ended. ``checkpoint=False``: the value is
+    not journaled, and made again on resume.
 
     ``executor``: "thread" (the default of ``def``), "inline" for a quick ``def`` on the loop, "loop" (``async def``),
     or one of the engine's. ``priority``: higher goes first. ``limits``: shared ``af.Limit``s. ``version``: change it

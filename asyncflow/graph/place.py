@@ -154,7 +154,7 @@ def lay_out(root: Composite) -> Places:
         items, domain = layout.items, None if layout.kind == "builder" else place.domain
         inner: Composite | None = None
         for position in range(len(codes), len(items)):
-            item = items[position]
+            item: Any = items[position]
             if isinstance(item, Composite):
                 inner = item
                 break

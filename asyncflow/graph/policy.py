@@ -27,6 +27,7 @@ class Backoff(Protocol):
 
     def delay(self, attempt: int, rng: Random = ...) -> float:
         """Return how long to wait before *attempt* (the first retry is 2), in seconds."""
+        ...
 
 
 def check_seconds(value: Any, what: str, *, zero: bool = False) -> float:

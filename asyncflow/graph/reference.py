@@ -25,6 +25,7 @@ class Origin(Protocol):
 
     def label(self, base: int | str) -> str:
         """Return what a reference's base is, for messages."""
+        ...
 
     def annotation(self, ref: Ref) -> Any:
         """Return the annotation of the value to come, or ``UNKNOWN``."""
@@ -119,8 +120,8 @@ def describe(ref: Ref) -> str:
             steps.append(f"[{step.key!r}]")
         elif isinstance(step, Attr):
             steps.append(f".{step.name}")
-        last, base = base, base.asyncflow_base
-    return last.asyncflow_builder.label(base) + "".join(reversed(steps))
+        base = base.asyncflow_base
+    return ref.asyncflow_builder.label(base) + "".join(reversed(steps))
 
 
 def _misuse(ref: Ref, why: str) -> ReferenceMisuse:

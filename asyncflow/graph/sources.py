@@ -33,7 +33,7 @@ from asyncflow.graph.signature import NO_DEFAULT, UNKNOWN
 from asyncflow.graph.types import attribute_of, element_of, fits, type_text
 from asyncflow.graph.wants import nearest
 
-Work = Generator[Later, Source, Source]
+Work = Generator[Later, Any, Source]
 """Works out a source: yields others that it needs first, is sent them, and returns it."""
 
 

@@ -134,12 +134,12 @@ def element_of(annotation: Any, key: Any) -> Any:
             return args[key] if -len(args) <= key < len(args) else UNKNOWN
         if origin in (list, tuple, collections.abc.Sequence) and args:
             return args[0]
-        fields = getattr(annotation, "_fields", None)
-        if isinstance(annotation, type) and fields is not None and -len(fields) <= key < len(fields):
+        fields: tuple[str, ...] = getattr(annotation, "_fields", ())
+        if isinstance(annotation, type) and -len(fields) <= key < len(fields):
             return _fields_of(annotation).get(fields[key], UNKNOWN)
     if origin in (dict, collections.abc.Mapping) and len(args) == 2:
         return args[1]
-    if typing.is_typeddict(annotation):
+    if typing.is_typeddict(annotation) and isinstance(key, str):
         return _fields_of(annotation).get(key, UNKNOWN)
     return UNKNOWN
 
@@ -164,9 +164,10 @@ def length_of(annotation: Any) -> int | None:
     args = typing.get_args(annotation)
     if typing.get_origin(annotation) is tuple and args and Ellipsis not in args:
         return len(args)
-    if isinstance(annotation, type) and issubclass(annotation, tuple) and hasattr(annotation, "_fields"):
-        return len(annotation._fields)
-    return None
+    fields: tuple[str, ...] | None = getattr(annotation, "_fields", None)
+    return (
+        len(fields) if isinstance(annotation, type) and issubclass(annotation, tuple) and fields is not None else None
+    )
 
 
 def type_text(annotation: Any) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 import anyio
@@ -34,14 +33,17 @@ async def outlast(pending: asyncio.Future[Any], timeout: float | None) -> bool:
     return True
 
 
-async def see_through(work: Coroutine[Any, Any, T]) -> tuple[T, asyncio.CancelledError | None]:
+async def see_through(doing: asyncio.Task[T]) -> tuple[T, asyncio.CancelledError | None]:
     """
-    Run *work* to its end although the caller may be cancelled; return its value and the cancel to be raised, if any.
+    Wait until *doing* is done although the caller may be cancelled; return its value and the cancel to be raised.
+
+    A cancel is raised here where *doing* fails, since there is nothing that the caller would have to see to first.
     """
-    doing = asyncio.get_running_loop().create_task(work)
     try:
         await asyncio.wait([doing])
     except asyncio.CancelledError as cancelled:
         await outlast(doing, None)
+        if doing.cancelled() or doing.exception() is not None:
+            raise
         return doing.result(), cancelled
     return doing.result(), None

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from asyncflow.errors import ResourceMissing
-from asyncflow.graph.flow import as_flow
 from asyncflow.graph.inputs import NoValue
+from asyncflow.graph.pattern import as_flow
 from asyncflow.graph.plan import Plan
 
 

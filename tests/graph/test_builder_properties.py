@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from asyncflow.graph import record as recorded
-from asyncflow.graph.flow import Flow, flow, linear
+from asyncflow.graph.flow import Flow, flow
+from asyncflow.graph.pattern import linear
 from asyncflow.graph.task import FunctionTask
 from tests.graph.perform import perform
 

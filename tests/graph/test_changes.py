@@ -8,7 +8,8 @@ import pytest
 
 from asyncflow.graph import record as recorded
 from asyncflow.graph.changes import Verdict, compare
-from asyncflow.graph.flow import Flow, flow, graph, linear, unordered
+from asyncflow.graph.flow import Flow, flow
+from asyncflow.graph.pattern import graph, linear, unordered
 from asyncflow.graph.plan import Plan
 from asyncflow.graph.task import FunctionTask, task
 from asyncflow.states import TaskState

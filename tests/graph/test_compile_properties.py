@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from asyncflow.errors import AmbiguousProvider, CycleError
 from asyncflow.graph import record as recorded
-from asyncflow.graph.flow import Flow, graph, linear, unordered
+from asyncflow.graph.flow import Flow
 from asyncflow.graph.inputs import Named, Otherwise, Output
+from asyncflow.graph.pattern import graph, linear, unordered
 from asyncflow.graph.task import FunctionTask, Task
 from tests.graph.perform import ancestors, perform
 

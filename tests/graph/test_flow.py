@@ -1,5 +1,8 @@
 """Builders and patterns: what they make, what they refuse, and how they are found again."""
 
+# Mistakes are what these tests are about.
+# pyright: reportCallIssue=false, reportArgumentType=false
+
 from __future__ import annotations
 
 import subprocess
@@ -12,7 +15,8 @@ import pytest
 
 from asyncflow.errors import CycleError, DeclarationError, DuplicateName, FlowError, InputError
 from asyncflow.graph.find import find_flow
-from asyncflow.graph.flow import Flow, as_flow, flow, graph, linear, unordered
+from asyncflow.graph.flow import Flow, flow
+from asyncflow.graph.pattern import as_flow, graph, linear, unordered
 from asyncflow.graph.signature import UNKNOWN, resource
 from asyncflow.graph.task import Task, task
 from tests.graph.perform import edges, perform
@@ -67,9 +71,6 @@ def test_flows_nest_in_builders_without_nesting_calls() -> None:
     """A thousand builders inside each other must not exhaust Python's stack."""
     inner: Any = twice
     for number in range(1000):
-
-        def outer(x: int, inner: Any = inner) -> int:
-            return inner(x)  # type: ignore[no-any-return]
 
         def build(inner: Any, number: int) -> Any:
             @flow(name=f"level{number}")
@@ -342,7 +343,8 @@ def test_a_resource_may_stand_in_for_an_input_by_name() -> None:
 def test_a_flow_of_a_module_is_found_again_by_its_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run is resumed by a process that knows nothing but the journal."""
     (tmp_path / "shop_flows.py").write_text(
-        "from asyncflow.graph.flow import flow, linear\nfrom asyncflow.graph.task import task\n"
+        "from asyncflow.graph.flow import flow\nfrom asyncflow.graph.pattern import linear\n"
+        "from asyncflow.graph.task import task\n"
         "@task\ndef inc(x): return x + 1\n@flow\ndef run(x): return inc(x)\npattern = linear('p', inc)\n"
         "def make(): return linear('made', inc)\n"
     )

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from asyncflow.errors import CycleError
-from asyncflow.graph.flow import Flow, flow, graph, linear, unordered
+from asyncflow.graph.flow import Flow, flow
+from asyncflow.graph.pattern import graph, linear, unordered
 from asyncflow.graph.plan import Plan
 from asyncflow.graph.task import FunctionTask, task
 from tests.graph.perform import ancestors, edges

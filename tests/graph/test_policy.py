@@ -1,5 +1,8 @@
 """Retries, backoffs and limits, and what they say of a value that cannot be right."""
 
+# Mistakes are what these tests are about.
+# pyright: reportArgumentType=false
+
 from __future__ import annotations
 
 import math

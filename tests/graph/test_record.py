@@ -11,6 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +19,8 @@ from hypothesis import strategies as st
 from asyncflow.errors import UndecodableValue
 from asyncflow.graph import record as recorded
 from asyncflow.graph.constant import constant_hash
-from asyncflow.graph.flow import flow, graph, linear, unordered
+from asyncflow.graph.flow import flow
+from asyncflow.graph.pattern import graph, linear, unordered
 from asyncflow.graph.policy import Retry
 from asyncflow.graph.signature import resource
 from asyncflow.graph.task import task
@@ -220,4 +222,4 @@ def test_a_plan_of_a_newer_asyncflow_is_refused_politely() -> None:
     with pytest.raises(
         UndecodableValue, match=r"plan of flow 'crawl' has format 99 and .* up to 1; use a newer asyncflow"
     ):
-        recorded.decode(recorded._encoder.encode(newer))
+        recorded.decode(msgspec.msgpack.encode(newer))

@@ -1,5 +1,8 @@
 """What a declared task is, and every mistake in declaring one."""
 
+# Mistakes are what these tests are about.
+# pyright: reportMissingImports=false, reportUnknownParameterType=false
+
 from __future__ import annotations
 
 import dataclasses
@@ -13,7 +16,7 @@ import pytest
 from asyncflow import context
 from asyncflow.context import Context
 from asyncflow.errors import DeclarationError
-from asyncflow.graph.flow import linear
+from asyncflow.graph.pattern import linear
 from asyncflow.graph.policy import Limit, Retry
 from asyncflow.graph.signature import UNKNOWN, Signature, resource
 from asyncflow.graph.task import FunctionTask, Task, task

@@ -1,5 +1,8 @@
 """Which provider wins, in every form in which names can be required and provided."""
 
+# Mistakes are what these tests are about.
+# pyright: reportArgumentType=false
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -8,8 +11,9 @@ from typing import Any
 import pytest
 
 from asyncflow.errors import AmbiguousProvider, CycleError, DeclarationError, FlowError, TypeMismatch
-from asyncflow.graph.flow import Flow, flow, graph, linear, unordered
+from asyncflow.graph.flow import Flow, flow
 from asyncflow.graph.inputs import Constant, Named, Otherwise, Output
+from asyncflow.graph.pattern import graph, linear, unordered
 from asyncflow.graph.task import FunctionTask, Task, task
 from tests.graph.perform import edges, perform
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
-
-from typing_extensions import assert_type
+from typing import Any, TypeVar, assert_type
 
 from asyncflow.context import Context
-from asyncflow.graph.flow import Flow, Pattern, as_flow, flow, graph, linear, unordered
+from asyncflow.graph.flow import Flow, flow
+from asyncflow.graph.pattern import Pattern, as_flow, graph, linear, unordered
 from asyncflow.graph.policy import Exponential, Limit, Retry
 from asyncflow.graph.signature import resource
 from asyncflow.graph.task import Task, task
 from asyncflow.outcomes import Outcome
-
 
 T = TypeVar("T")
 
