@@ -54,6 +54,8 @@ class Launcher:
     ) -> None:
         self.runs: dict[str, Run[Any]] = {}
         self.executors: dict[str, Executor] = {}
+        # Of runs that were suspended in memory, where no other process will ever look for their flow.
+        self._flows: dict[str, Flow[..., Any]] = {}
         self._store = store
         self._clock = clock
         self._announcer = announcer
@@ -90,6 +92,8 @@ class Launcher:
         journal = await store.create(new, lambda: recorded.body_of(plan), first, blobs)
         supervisor = self._supervisor(RunMachine(plan), journal, run_id, codec, 0)
         supervisor.began(first)
+        if not store.keeps_bytes:
+            self._flows[run_id] = flow
         return self._spawn(supervisor, journal, [])
 
     async def take_up(
@@ -106,7 +110,9 @@ class Launcher:
         journal = await store.claim(run_id)
         try:
             records = await journal.records()
-            flow = _find(await store.info(run_id)) if flow is None else as_flow(flow)
+            if flow is None:
+                flow = self._flows.get(run_id) or _find(await store.info(run_id))
+            flow = as_flow(flow)
             plan = flow.compile()
             codec, plan_id = self._codec_for(plan), self._id_of(plan)
             named = plans_named(records)
@@ -180,6 +186,8 @@ class Launcher:
         if self._announcer:
             await self._announcer.wait_idle(OBSERVERS_MAY_TAKE)
         del self.runs[run.run_id]
+        if supervisor.machine.phase.is_ended:
+            self._flows.pop(run.run_id, None)
         if error is None:
             run.ending.set_result(value)
             return

@@ -12,7 +12,7 @@ from typing import Any
 
 import attrs
 
-from asyncflow.errors import CycleError, FlowError, TypeMismatch
+from asyncflow.errors import CycleError, FlowError, TypeMismatch, UnknownProvider
 from asyncflow.graph.inputs import (
     Attribute,
     Constant,
@@ -284,7 +284,8 @@ class Sources:
         Return ``value[key]`` of *source*: directly from what provides it, where a flow's value is put together.
 
         Raises:
-            FlowError: The value is a mapping without that name, or a list or tuple that is too short.
+            UnknownProvider: The value is the mapping of a flow that provides no such name.
+            FlowError: It is a list or tuple that is too short, or a dict without that key.
         """
         if type(source) is Provided:
             names = self._mappings.get(id(source))
@@ -292,10 +293,12 @@ class Sources:
                 names = self._mappings[id(source)] = dict(source.items)
             if key not in names:
                 have = ", ".join(map(repr, names)) or "nothing"
-                raise FlowError(
+                raise UnknownProvider(
                     f"flow {flow!r} selects {key!r} from a flow that provides {have}{nearest(key, names)}; select "
                     "one of these",
-                    flow=flow,
+                    flow=self._flow,
+                    task=flow,
+                    input=str(key),
                 )
             return names[key]
         if type(source) is Gathered and isinstance(source.build, Shape):

@@ -345,6 +345,17 @@ class FunctionTask(Task, Generic[P, R]):
         fields["is_named"] = True
         return copied
 
+    def with_options(self, **options: Unpack[TaskOptions]) -> FunctionTask[P, R]:
+        """
+        Return a copy that differs in *options*; the task itself stays as it is.
+
+        Raises:
+            DeclarationError: An option is unknown, or not what it may be.
+        """
+        copied = super().with_options(**options)
+        copied.ready()
+        return copied
+
     def revert(self, fn: F) -> F:
         """
         Make *fn* what undoes this task, and return *fn* as it is.

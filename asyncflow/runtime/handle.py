@@ -262,8 +262,8 @@ async def conclude(supervisor: Supervisor, store: str | None) -> Any:
             return None if plan.returns is None else plan.returns.read(supervisor.values)
         except NoValue as missing:
             raise PlanChanged(
-                f"run {run_id!r} has ended, and flow {plan.flow!r} has changed since: {missing.name!r}, which it returns, "
-                "was never run; start a new run",
+                f"run {run_id!r} has ended, and flow {plan.flow!r} has changed since: it returns what {missing.name!r} "
+                "gives, which was never run; start a new run",
                 run_id=run_id,
                 diff=[f"{missing.name}: new"],
             ) from None

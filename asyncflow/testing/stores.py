@@ -14,6 +14,8 @@ pytest::
 The factory returns a new store, not yet open. All its stores look at the same place, where there is one; a place is
 empty when a check begins. ``STORE_CHECKS`` are for every store, ``LASTING_STORE_CHECKS`` for those that outlive their
 engine.
+
+Over 500 lines because it is one list of promises, and who writes a store reads it from top to bottom.
 """
 
 from __future__ import annotations

@@ -331,7 +331,7 @@ MISTAKES: list[tuple[Callable[[], Any], str]] = [
     (lambda: task(name="a/b")(plain), "task name 'a/b' is unusable; give 1 to 200 printable characters without '/'"),
     (lambda: fetch.named(""), "task name '' is unusable"),
     (lambda: task(executor="thread")(plain), "task 'plain' is async and has executor=\"thread\"; leave executor out"),
-    (lambda: measure.with_options(executor="loop").ready(), 'no async def and has executor="loop"; say "inline"'),
+    (lambda: measure.with_options(executor="loop"), 'no async def and has executor="loop"; say "inline"'),
     (lambda: fetch.with_options(executor=3), "has executor=3; give the name of an executor"),  # type: ignore[arg-type]
     (lambda: fetch.with_options(retry=3), r"has retry=3; give a policy such as af.Retry\(3\)"),  # type: ignore[arg-type]
     (lambda: fetch.with_options(timeout=0), "the timeout of task 'fetch' is 0; give seconds"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
@@ -167,6 +168,38 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(tmp_path: Path, level: str)
             again = await store.claim("a")
             await append(again, 2)
             assert await numbers(store, "a") == [0, 1, 2]
+
+    asyncio.run(main())
+
+
+def test_what_stands_in_line_behind_a_failed_record_is_not_written(tmp_path: Path) -> None:
+    """It was numbered already, so writing it would leave a gap that no resume can read over."""
+
+    async def main() -> None:
+        async with opened(tmp_path / "runs.db") as store:
+            journal = await create(store, "a")
+            await fill(store)
+            # Too large to be in one batch, and the second small enough for what room there is.
+            waiting = [append(journal, 1, "x" * (9 << 20)), append(journal, 2)]
+            for outcome in await asyncio.gather(*waiting, return_exceptions=True):
+                assert isinstance(outcome, StoreError) and "the disk is full" in str(outcome)
+            assert await numbers(store, "a") == [0]
+
+    asyncio.run(main())
+
+
+def test_giving_up_a_run_whose_last_record_fails_says_so(tmp_path: Path) -> None:
+    """It must neither hang nor keep silent."""
+
+    async def main() -> None:
+        async with opened(tmp_path / "runs.db") as store:
+            journal = await create(store, "a", durability="lazy")
+            await fill(store)
+            journal.append(note(1, "x" * 100_000), {}, RunState.RUNNING)
+            async with asyncio.timeout(30):
+                with pytest.raises(StoreError, match="the disk is full"):
+                    await journal.release()
+            assert (await store.info("a")).owner is None
 
     asyncio.run(main())
 
@@ -430,34 +463,55 @@ async def claim():
     async with opened(sys.argv[1]) as store:
         try:
             await store.claim("a")
+            print("claimed", flush=True)
         except Exception as error:
             print(type(error).__name__, flush=True)
 
 async def main():
     async with opened(sys.argv[1]) as store:
         await create(store, "a")
+        reading, writing = os.pipe()
         child = os.fork()
         if not child:
+            os.close(writing)
             # A new loop: the one around this belongs to the parent.
             asyncio._set_running_loop(None)
             asyncio.run(claim())
+            open(sys.argv[2], "w").close()
+            # Until the parent is gone, without a farewell.
+            os.read(reading, 1)
+            asyncio.run(claim())
             os._exit(0)
-        os.waitpid(child, 0)
-        # The child is gone and took none of our locks along.
-        look = await asyncio.create_subprocess_exec(sys.executable, "-c", sys.argv[2], sys.argv[1])
-        await look.wait()
+        open(sys.argv[2]).read()
+        os._exit(0)
 asyncio.run(main())
 """
 
 
 def test_a_forked_child_is_another_owner(tmp_path: Path) -> None:
     """Workers are forked from a process that has an engine; a child inherits its memory and none of its locks."""
-    look = (
-        "import asyncio, sys\nfrom tests.stores.journals import *\n"
-        "async def main():\n    async with opened(sys.argv[1]) as store:\n"
-        "        print((await store.info('a')).state.name, flush=True)\nasyncio.run(main())"
-    )
-    assert said(FORK, tmp_path / "runs.db", look) == "RunBusy\nRUNNING"
+    asked = tmp_path / "asked"
+    os.mkfifo(asked)
+    assert said(FORK, tmp_path / "runs.db", asked) == "RunBusy\nclaimed"
+
+
+def test_two_that_ask_at_once_do_not_take_each_other_for_the_owner(tmp_path: Path) -> None:
+    """Two workers that recover together would both find every dead owner alive."""
+    ask = """
+import fcntl
+file = os.open(sys.argv[1], os.O_RDWR)
+fcntl.lockf(file, fcntl.LOCK_SH, 1, 7)
+print("asking", flush=True)
+sys.stdin.read()
+"""
+    locks = OwnerLocks(str(tmp_path / "runs.db"))
+    with process(ask, tmp_path / "runs.db-owners") as child:
+        assert child.stdout is not None and child.stdout.readline() == "asking\n"
+        assert not locks.is_alive(7)
+        child.communicate()
+    locks.close()
+    with pytest.raises(StoreError, match="is closed"):
+        locks.is_alive(7)
 
 
 def test_the_dead_are_forgotten_once_they_own_nothing(tmp_path: Path) -> None:

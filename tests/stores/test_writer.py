@@ -161,6 +161,26 @@ def test_lazy_records_are_written_without_anyone_asking(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_a_lazy_record_that_comes_while_a_commit_runs_is_not_forgotten(tmp_path: Path) -> None:
+    """The writer is awake then, and goes to sleep without having looked again."""
+
+    async def main() -> None:
+        async with opened(tmp_path / "runs.db") as store:
+            lazy, other = await create(store, "a", durability="lazy"), await create(store, "b")
+            heard = Heard(store)
+            pending = asyncio.ensure_future(append(other, 1))
+            for _ in range(3):
+                await asyncio.sleep(0)
+            assert heard.inserts() == 1
+            lazy.append(note(1), {}, RunState.RUNNING)
+            await pending
+            async with asyncio.timeout(30):
+                while (await store.info("a")).records == 1:
+                    pass
+
+    asyncio.run(main())
+
+
 def test_a_lazy_run_that_outruns_the_disk_waits_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is not yet written is in memory, which has an end."""
     monkeypatch.setattr(writer_module, "_BACKLOG_BYTES", 10_000)
@@ -217,6 +237,19 @@ def test_the_log_stays_bounded(tmp_path: Path) -> None:
         assert not log.exists()
 
     asyncio.run(main())
+
+
+def test_closing_empties_the_log_although_others_go_on(tmp_path: Path) -> None:
+    """Of several processes, the one that wrote most may be the first to go."""
+    log = tmp_path / "runs.db-wal"
+
+    async def main() -> int:
+        async with opened(tmp_path / "runs.db"):
+            async with opened(tmp_path / "runs.db") as store:
+                await append(await create(store, "a"), 1, "x" * 1_000_000)
+            return log.stat().st_size
+
+    assert asyncio.run(main()) == 0
 
 
 def test_a_beat_in_a_quiet_moment_copies_the_log(tmp_path: Path) -> None:
