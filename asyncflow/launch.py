@@ -10,7 +10,15 @@ from weakref import WeakKeyDictionary
 
 from asyncflow import messages as m
 from asyncflow.codec import Codec
-from asyncflow.errors import AsyncflowError, DeclarationError, EngineClosed, InputError, PlanChanged, StoreError
+from asyncflow.errors import (
+    AsyncflowError,
+    DeclarationError,
+    EngineClosed,
+    InputError,
+    PlanChanged,
+    RunOvertaken,
+    StoreError,
+)
 from asyncflow.executors.loop import begin
 from asyncflow.graph import record as recorded
 from asyncflow.graph.changes import compare
@@ -181,7 +189,7 @@ class Launcher:
             error = raised
         try:
             await journal.release()
-        except StoreError as unreleased:
+        except (StoreError, RunOvertaken) as unreleased:
             error = error or unreleased
         if self._announcer:
             await self._announcer.wait_idle(OBSERVERS_MAY_TAKE)

@@ -118,11 +118,13 @@ class Rules:
                 found |= {(one, other) for one in self.inside((*path, i)) for other in self.inside((*path, j))}
         return found
 
-    def visible(self, task: int, name: str) -> list[tuple[int, str]]:
-        """Return the providers of *name*, nearest first, each with how its flow orders them."""
+    def visible(self, task: int, name: str, *, nearest: bool = False) -> list[tuple[int, str]]:
+        """Return the providers of *name*, nearest first, each with how its flow orders them; or the *nearest* alone."""
         path, _ = self.tasks[task]
         found: list[tuple[int, str]] = []
         for depth in range(len(path) - 1, -1, -1):
+            if found and nearest:
+                break
             around, mine = path[:depth], path[depth]
             kind = self.branches[around].kind
             if kind == "unordered":
@@ -145,7 +147,7 @@ class Rules:
     def _required(self) -> None:
         for task, (_, leaf) in enumerate(self.tasks):
             for name in leaf.requires:
-                visible = self.visible(task, name)
+                visible = self.visible(task, name, nearest=True)
                 if visible:
                     self.reads[task, name] = visible[0][0]
 
