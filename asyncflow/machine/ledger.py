@@ -78,6 +78,7 @@ class Ledger:
         "retired",
         "revert_attempts",
         "revert_failures",
+        "revert_lost",
         "revert_values",
         "reverting",
         "run_id",
@@ -119,6 +120,7 @@ class Ledger:
         self.executions: dict[int, int] = {}  # executions completed and undone
         self.reverting: set[int] = set()  # tasks whose revert is on its way
         self.revert_attempts: dict[int, int] = {}
+        self.revert_lost: dict[int, int] = {}  # tries at a revert that have no ending
         self.revert_failures: dict[int, Failure] = {}
         self.revert_values: dict[int, Any] = {}
         self.scope_deadlines: dict[int, float] = {}
@@ -166,14 +168,14 @@ class Ledger:
             if (state == RUNNING and task not in ended) or (state == REVERTING and task in reverting)
         ]
 
-    def wants(self, task: int) -> bool:
-        """Whether a start or revert of *task* that was handed out is still to be done."""
+    def wants(self, task: int, *, is_revert: bool = False) -> bool:
+        """Whether a start of *task* that was handed out, or a revert, is still to be done."""
         if self.suspend_reason is not None or self.is_suspended:
             return False
         state = self.states[task]
-        if self.phase is RunState.RUNNING:
-            return state in (PENDING, WAITING)
-        return self.phase is RunState.REVERTING and (state in UNDOABLE or state == REVERTING)
+        if not is_revert:
+            return self.phase is RunState.RUNNING and state in (PENDING, WAITING)
+        return self.phase is RunState.REVERTING and (state in UNDOABLE or state in (REVERTING, REVERT_FAILED))
 
     def is_late(self, scope: int) -> bool:
         """Whether *scope* still has something to do, so that the passing of its deadline matters."""
@@ -213,6 +215,7 @@ class Ledger:
             "lost": (dict(self.lost), dict(self.crashes), sorted(self.in_doubt)),
             "executions": dict(self.executions),
             "reverts": (dict(self.revert_attempts), {t: repr(f) for t, f in self.revert_failures.items()}),
+            "reverts lost": dict(self.revert_lost),
             "reverting": (sorted(self.reverting), sorted(self.revert_values)),
             "scopes": (dict(self.scope_deadlines), list(self.late_scopes)),
             "undecided": sorted(self._ended),
@@ -252,8 +255,8 @@ class Ledger:
         self.in_doubt = {moved[task] for task in self.in_doubt if task in moved}
         self.reverting = {moved[task] for task in self.reverting if task in moved}
         for name in (
-            "outcomes", "waits", "lost", "crashes", "executions", "revert_attempts", "revert_failures", "revert_values",
-            "_ended",
+            "outcomes", "waits", "lost", "crashes", "executions", "revert_attempts", "revert_lost", "revert_failures",
+            "revert_values", "_ended",
         ):  # fmt: skip
             table: dict[int, Any] = getattr(self, name)
             setattr(self, name, {moved[task]: entry for task, entry in table.items() if task in moved})

@@ -62,15 +62,17 @@ class RunMachine(Ledger):
 
         No more than *most_starts* bodies; the rest are due the next time.
 
-        Cancels come first, then decisions, then reverts, then starts: highest priority first, then plan order; reverts
-        in reverse order of start. A run that is still asks for its end.
+        Cancels come first, then decisions; once those are answered, reverts, in reverse order of start, or starts:
+        highest priority first, then plan order. A run that is still asks for its end.
         """
         commands: list[m.Command] = []
         if self._cancels:
             commands.extend(self._cancels)
             self._cancels.clear()
         if self._undecided:
+            # Alone: what is decided may turn the run round, and then nothing more may start.
             self._decide(commands)
+            return commands
         if self.suspend_reason is None and not self.is_suspended:
             if self._ready and self.phase is RunState.RUNNING:
                 self._list_starts(commands, most_starts)
@@ -89,8 +91,9 @@ class RunMachine(Ledger):
             attempt = self.attempts[task]
             if self.states[task] == REVERTING:
                 retriable = self._ended[task][1]
+                tried, lost = self.revert_attempts[task], self.revert_lost.get(task, 0)
                 commands.append(
-                    lifecycle.after_failed_revert(task, declared[task], self.revert_attempts[task], retriable=retriable)
+                    lifecycle.after_failed_revert(task, declared[task], tried, lost, retriable=retriable)
                 )
             else:
                 retriable = self._ended[task][1] and self.phase is RunState.RUNNING
@@ -192,6 +195,7 @@ class RunMachine(Ledger):
         if self.phase is RunState.FAILED:
             self._go(RunState.REVERTING)
             self.revert_attempts.clear()
+            self.revert_lost.clear()
             self.revert_failures.clear()
         self._relist()
 
@@ -220,10 +224,14 @@ class RunMachine(Ledger):
                     self._reverts_open += 1
                     if task not in self.reverting and task not in self._ended:
                         self._reverts.append(task)
-                elif state == REVERT_FAILED or (state in UNDOABLE and self.attempts[task]):
-                    if self._reverse.is_open(task):
+                elif state == REVERT_FAILED:
+                    # Given up, unless a resume of the failed run has forgotten that.
+                    if task not in self.revert_failures:
                         self._reverts_open += 1
                         self._reverts.append(task)
+                elif state in UNDOABLE and self.attempts[task] and self._reverse.is_open(task):
+                    self._reverts_open += 1
+                    self._reverts.append(task)
 
     def _cancel_requested(self, event: m.CancelRequested) -> None:
         if self.phase is RunState.RUNNING:
@@ -314,6 +322,7 @@ class RunMachine(Ledger):
         task = event.task
         if self.states[task] == REVERTING:
             self.reverting.discard(task)
+            self.revert_lost[task] = self.revert_lost.get(task, 0) + 1
             self._reverts.append(task)
             return
         self._bodies -= 1

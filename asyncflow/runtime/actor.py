@@ -78,6 +78,7 @@ class Actor:
         "_is_lingering",
         "_limit",
         "_order",
+        "_own_deadline",
         "_work",
         "attempt",
         "claim",
@@ -107,6 +108,7 @@ class Actor:
         self._is_lingering = False
         # Few: a Start or a Revert, behind a body that was abandoned.
         self._inbox: deque[Callable[[], None]] | None = None
+        self._own_deadline: float | None = None
         self._limit: Timer | None = None
         self._grace: Timer | None = None
 
@@ -120,7 +122,10 @@ class Actor:
     @property
     def deadline(self) -> float | None:
         """The nearest of the attempt's own limit and all around it."""
-        return self._home.deadline_of(self.task)
+        around, own = self._home.deadline_of(self.task), self._own_deadline
+        if around is None or own is None:
+            return own if around is None else around
+        return min(around, own)
 
     @property
     def is_cancelling(self) -> bool:
@@ -145,6 +150,7 @@ class Actor:
         declared = self.declared
         self.attempt, self.recovered, self._order = attempt, recovered, None
         if declared.timeout is not None:
+            self._own_deadline = self._home.clock.now() + declared.timeout
             self._limit = self._home.clock.call_later(declared.timeout, self._limit_passed)
         self._call(declared.body, declared.executor, args, kwargs, declared.wants_context, self._attempt_ended)
 

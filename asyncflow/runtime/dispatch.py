@@ -17,6 +17,7 @@ from asyncflow.runtime.actor import Actor, Home
 from asyncflow.runtime.large import LargeValues
 from asyncflow.runtime.permits import ENGINE, THREADS, Claim, Pool
 from asyncflow.runtime.values import RunValues
+from asyncflow.states import RunState
 
 
 class Desk(Home, Protocol):
@@ -149,7 +150,8 @@ class Dispatcher:
             self._desk.later(command.task, command.not_before, lambda: self._ask(command.task, command.attempt))
         elif self._has_limits:
             self._ask(command.task, command.attempt)
-        else:
+        elif self._machine.phase is RunState.RUNNING:
+            # An input without a value, told in answer to an earlier command, may have turned the run round.
             self._begin(command.task, command.attempt, None)
 
     def _on_revert(self, command: m.Revert) -> None:
@@ -163,7 +165,7 @@ class Dispatcher:
             self._begin_revert(command.task, command.attempt, None)
 
     def _ask(self, task: int, attempt: int, *, is_revert: bool = False) -> None:
-        if not self._machine.wants(task):
+        if not self._machine.wants(task, is_revert=is_revert):
             return
         lingering = self.actors.get(task)
         pools = self._pools_of(task, is_revert)
@@ -179,7 +181,7 @@ class Dispatcher:
         permits.ask(Claim(self, task, attempt, place, pools, is_revert))
 
     def _use(self, claim: Claim) -> None:
-        if self._machine.wants(claim.task):
+        if self._machine.wants(claim.task, is_revert=claim.is_revert):
             self._proceed(claim.task, claim.attempt, claim, claim.is_revert)
         else:
             self.released.append(claim)
@@ -350,7 +352,7 @@ class Dispatcher:
     def _loaded(self, task: int, attempt: int, claim: Claim | None, is_revert: bool) -> None:
         if self._broken is not None:
             raise self._broken
-        if self._machine.wants(task):
+        if self._machine.wants(task, is_revert=is_revert):
             self._proceed(task, attempt, claim, is_revert)
         elif claim is not None:
             self.released.append(claim)
