@@ -102,7 +102,7 @@ class Engine:
             pools[ENGINE] = Pool(ENGINE, _at_least_one("concurrency", concurrency))
         self._resources = dict(resources or {})
         self._announcer = Announcer()
-        self._first_observers = list(observers)
+        self._first_observers = [_check_observer(observer) for observer in observers]
         self._undo_grace = undo_grace
         self._grace = grace
         self._launcher = Launcher(
@@ -372,7 +372,7 @@ class Engine:
 
     def observe(self, observer: Observer) -> Callable[[], None]:
         """Have *observer* called with each event of every run from now on; return what ends that."""
-        return self._announcer.subscribe(observer)
+        return self._announcer.subscribe(_check_observer(observer))
 
     def __repr__(self) -> str:
         where = self._store.location or "memory"
@@ -447,6 +447,12 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
     if value not in allowed:
         raise DeclarationError(f"{name}={value!r} is not one of {', '.join(map(repr, allowed))}")
     return value
+
+
+def _check_observer(observer: Observer) -> Observer:
+    if not callable(observer):
+        raise DeclarationError(f"an observer is called with each event, and {observer!r:.80} cannot be called")
+    return observer
 
 
 def _at_least_one(name: str, value: int) -> int:

@@ -183,7 +183,7 @@ class Launcher:
             if first or not supervisor.machine.phase.is_ended:
                 await supervisor.live(first)
             else:
-                supervisor.values.load_inputs()
+                supervisor.rest()
             value = await conclude(supervisor, self._store.location)
         except BaseException as raised:
             error = raised
@@ -193,7 +193,8 @@ class Launcher:
             error = error or unreleased
         if self._announcer:
             await self._announcer.wait_idle(OBSERVERS_MAY_TAKE)
-        del self.runs[run.run_id]
+        if self.runs.get(run.run_id) is run:  # else it has been taken up again already, by someone who was quick
+            del self.runs[run.run_id]
         if supervisor.machine.phase.is_ended:
             self._flows.pop(run.run_id, None)
         if error is None:

@@ -64,6 +64,7 @@ TASK_STEPS: dict[tuple[TaskState, TaskState], str] = {
     (_R, _W): "its attempt failed and another is scheduled",
     (_R, _P): "the attempt was lost with its process, or to a suspend",
     (_W, _R): "the wait before the next attempt is over",
+    (_W, _F): "its inputs cannot be put together any more",
     (_W, _C): "its run or flow is being undone, so there is no next attempt",
     (_S, _U): "its run or flow is being undone, and its dependents are",
     (_F, _U): "a failed body may have had half its effect",

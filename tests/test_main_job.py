@@ -1,4 +1,6 @@
-"""The main job, killed with SIGKILL again and again and resumed each time: nothing done is done twice, nothing differs."""
+"""
+The main job, killed with SIGKILL again and again and resumed each time: nothing done is done twice, nothing differs.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ class Survey:
         return Counter(self.effects.read_text().split()) if self.effects.exists() else Counter()
 
     def kill_after(self, analyses: int, delay: float) -> bool:
-        """Start the job and kill it once *analyses* have begun in all, *delay* seconds later; False if it ended first."""
+        """
+        Start the job and kill it once *analyses* have begun in all, *delay* seconds later; False if it ended first.
+        """
         job = self.start()
         try:
             while job.poll() is None and sum(self.analysed().values()) < analyses:

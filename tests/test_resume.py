@@ -1,4 +1,6 @@
-"""Crashes seen from inside: a body takes an image of the journal as a dead process would leave it, and another goes on."""
+"""
+Crashes seen from inside: a body takes an image of the journal as a dead process would leave it, and another goes on.
+"""
 
 from __future__ import annotations
 
@@ -236,7 +238,9 @@ def test_a_crash_while_undoing_goes_on_undoing(tmp_path: Path) -> None:
 
 
 def test_a_large_value_leaves_memory_and_is_read_back(tmp_path: Path) -> None:
-    """Values over 64 KiB are kept apart and loaded only when somebody reads them, also after a crash and for a revert."""
+    """
+    Values over 64 KiB are kept apart and loaded only when somebody reads them, also after a crash and for a revert.
+    """
     crash = Crash(tmp_path)
 
     @af.task

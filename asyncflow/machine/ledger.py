@@ -182,7 +182,7 @@ class Ledger:
         if self.phase is not RunState.RUNNING:
             return False
         if scope <= 0:
-            return True
+            return self._left > 0
         plan = self.plan
         return any(
             state not in SETTLED and scope in plan.enclosing(plan.scope_of[task])

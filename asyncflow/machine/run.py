@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from asyncflow import messages as m
-from asyncflow.errors import InternalError
+from asyncflow.errors import IllegalTransition, InternalError
 from asyncflow.machine import lifecycle
 from asyncflow.machine.ledger import (
     CANCELLED,
@@ -101,6 +101,9 @@ class RunMachine(Ledger):
                 commands.append(lifecycle.after_failure(task, declared[task], attempt, lost, retriable=retriable))
 
     def _list_starts(self, commands: list[m.Command], most: int) -> None:
+        if self.in_doubt and (hopeless := self._hopeless()) is not None:
+            commands.append(hopeless)
+            return
         ready, self._ready = self._ready, []
         if len(ready) > 1:
             # What an earlier call left over is in order already, which makes this a merge.
@@ -119,6 +122,14 @@ class RunMachine(Ledger):
                     commands.append(m.Start(task, attempts[task] + 1))
             elif state == WAITING:
                 commands.append(m.Start(task, attempts[task] + 1, self.waits[task]))
+
+    def _hopeless(self) -> m.Command | None:
+        """Return what gives up a lost attempt that is not to be made again; alone, since that turns the run round."""
+        for task in sorted(self.in_doubt.intersection(self._ready)):
+            if type(command := self._after_loss(task)) is m.GiveUp:
+                self._ready.remove(task)
+                return command
+        return None
 
     def _after_loss(self, task: int) -> m.Command:
         assert self.plan.tasks is not None
@@ -261,6 +272,8 @@ class RunMachine(Ledger):
 
     def _attempt_started(self, event: m.AttemptStarted) -> None:
         task = event.task
+        if self.phase is not RunState.RUNNING:
+            raise IllegalTransition(f"task {self.plan.path(task)!r} cannot start in a run that is {self.phase.value}")
         old = self._step(task, RUNNING)
         self.attempts[task] = event.attempt
         self._bodies += 1
@@ -379,6 +392,7 @@ class RunMachine(Ledger):
         self.outcomes[task] = outcome
         self.failures.append(task)
         self.in_doubt.discard(task)
+        self.waits.pop(task, None)
         self._left -= 1
         if self.phase is RunState.RUNNING:
             self._undo(RunState.REVERTED)

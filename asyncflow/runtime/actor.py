@@ -48,6 +48,10 @@ class Home(Protocol):
         """Take note that *actor* left its body behind, still running."""
         ...
 
+    def returns(self, actor: Actor) -> None:
+        """Take note that the body which *actor* left behind is gone, and another takes its place."""
+        ...
+
     def executor(self, name: str, /) -> Executor:
         """Return the executor of that name."""
         ...
@@ -121,8 +125,8 @@ class Actor:
 
     @property
     def deadline(self) -> float | None:
-        """The nearest of the attempt's own limit and all around it."""
-        around, own = self._home.deadline_of(self.task), self._own_deadline
+        """The nearest of the attempt's own limit and all around it; a revert has its own alone."""
+        around, own = None if self.is_undoing else self._home.deadline_of(self.task), self._own_deadline
         if around is None or own is None:
             return own if around is None else around
         return min(around, own)
@@ -131,6 +135,11 @@ class Actor:
     def is_cancelling(self) -> bool:
         """Whether an order to stop has been given."""
         return self._order is not None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no body of it is on its way, and none was left behind."""
+        return self._work is None and not self._is_lingering
 
     def progress(self, fraction: float, message: str) -> None:
         """Pass progress on to observers."""
@@ -150,8 +159,7 @@ class Actor:
         declared = self.declared
         self.attempt, self.recovered, self._order = attempt, recovered, None
         if declared.timeout is not None:
-            self._own_deadline = self._home.clock.now() + declared.timeout
-            self._limit = self._home.clock.call_later(declared.timeout, self._limit_passed)
+            self._limit_to(declared.timeout)
         self._call(declared.body, declared.executor, args, kwargs, declared.wants_context, self._attempt_ended)
 
     def reconcile(self, attempt: int, kwargs: Mapping[str, Any]) -> None:
@@ -176,11 +184,18 @@ class Actor:
             home.report(m.RevertSucceeded(self.task, home.codec.seal(None) if home.keeps_bytes else None))
             home.gone(self)
             return
-        self._limit = home.clock.call_later(declared.revert_timeout, self._limit_passed)
+        self._limit_to(declared.revert_timeout)
         self._call(declared.undo, declared.undo_executor, [], kwargs, declared.undo_wants.context, self._revert_ended)
 
     def cancel(self, cause: str) -> None:
         """Tell the body to stop. The first cause stands; a body that is gone, or a revert, takes no notice."""
+        if self._inbox:
+            # What is next has not begun: it waits for a body that was left behind, and is stopped before it does.
+            self._inbox = None
+            self._cancel_timers()
+            self._order = cause
+            self._gave_way(abandoned=False)
+            return
         work = self._work
         if work is None or self._order is not None or (self.is_undoing and cause != "suspend"):
             return
@@ -231,6 +246,7 @@ class Actor:
         elif handle is not None:
             handle(value, error)
         if self._inbox:
+            self._home.returns(self)
             self._inbox.popleft()()
         elif self._work is None and not self._is_lingering:
             self._home.gone(self)
@@ -327,6 +343,11 @@ class Actor:
 
     # --- Time ---------------------------------------------------------------------------------------------------------
 
+    def _limit_to(self, seconds: float) -> None:
+        clock = self._home.clock
+        self._own_deadline = clock.now() + seconds
+        self._limit = clock.call_later(seconds, self._limit_passed)
+
     def _limit_passed(self) -> None:
         self._limit = None
         if self.is_undoing:
@@ -346,7 +367,8 @@ class Actor:
 
     def _abandon(self) -> None:
         """Record the ending and go on without the body, which is still there and keeps its permits."""
-        self._grace = None
+        # Also what is left of its time limit: from here on, that timer is another's.
+        self._cancel_timers()
         self._is_lingering = True
         log.warning("task %r of run %r goes on after it was told to stop; it is left behind", self.path, self.run_id)
         if not self.is_undoing:

@@ -18,6 +18,7 @@ from asyncflow.runtime.large import LargeValues
 from asyncflow.runtime.permits import ENGINE, THREADS, Claim, Pool
 from asyncflow.runtime.values import RunValues
 from asyncflow.states import RunState
+from asyncflow.states import RunState
 
 
 class Desk(Home, Protocol):
@@ -72,6 +73,8 @@ class Dispatcher:
         self._is_closed = False
         self._emptied: asyncio.Future[None] | None = None
         self._loading: set[asyncio.Task[None]] = set()
+        # Granted, and not yet an actor's: waiting for a turn or for values. Whoever ends the run gives them back.
+        self._granted: set[Claim] = set()
         self._broken: StoreError | None = None
 
     def answer(self, commands: list[m.Command]) -> None:
@@ -86,6 +89,7 @@ class Dispatcher:
             return
         released, self.released = self.released, []
         for claim in released:
+            self._granted.discard(claim)
             permits.release(claim)
         permits.serve(self._pools.values())
         permits.serve(self._scope_pools.values())
@@ -98,18 +102,26 @@ class Dispatcher:
     def close(self) -> None:
         """Wait for nothing any more, and give back what is not held by a body."""
         self._is_closed = True
+        for loading in self._loading:
+            loading.cancel()
         if self._has_limits:
             for pool in (*self._pools.values(), *self._scope_pools.values()):
                 pool.drop(self)
-            for claim in self.released:
+            for claim in self._granted.union(self.released):
                 permits.release(claim)
                 permits.serve(claim.pools)
+            self._granted.clear()
             self.released.clear()
 
     async def bodies_gone(self, timeout: float) -> None:
         """Tell every body to stop and wait until they are gone, but not longer than *timeout* seconds."""
         for actor in list(self.actors.values()):
-            actor.cancel("suspend")
+            if actor.is_idle:
+                self.gone(actor)  # its order was never given
+            else:
+                actor.cancel("suspend")
+        if self._loading:
+            await asyncio.wait(self._loading)
         if self.actors:
             self._emptied = asyncio.get_running_loop().create_future()
             await asyncio.wait([self._emptied], timeout=timeout)
@@ -139,8 +151,14 @@ class Dispatcher:
         if actor.claim is not None:
             permits.linger(actor.claim)
 
+    def returns(self, actor: Actor) -> None:
+        """Take note that the body which *actor* had left behind is gone, and another takes its place."""
+        if actor.claim is not None:
+            permits.return_to(actor.claim)
+
     def granted(self, claim: Claim) -> None:
         """A claim of this run has its permits; called by whoever gave them back."""
+        self._granted.add(claim)
         self._desk.note(lambda: self._use(claim))
 
     # --- Starting and undoing -----------------------------------------------------------------------------------------
@@ -211,6 +229,11 @@ class Dispatcher:
 
     def _begin(self, task: int, attempt: int, claim: Claim | None) -> None:
         machine = self._machine
+        if machine.phase is not RunState.RUNNING:
+            # An earlier answer of this turn has turned the run round: an input could not be read.
+            if claim is not None:
+                self.released.append(claim)
+            return
         binding = machine.plan.bindings[task]
         if self._desk.keeps_bytes and self._must_load(
             binding.reads(), lambda: self._loaded(task, attempt, claim, False)
@@ -280,6 +303,8 @@ class Dispatcher:
 
     def _actor(self, task: int, claim: Claim | None) -> Actor:
         actor = self.actors.get(task)
+        if claim is not None:
+            self._granted.discard(claim)
         if actor is None:
             machine = self._machine
             plan = machine.plan

@@ -12,6 +12,7 @@ from asyncflow.errors import (
     DeadlineExceeded,
     FlowTimedOut,
     PlanChanged,
+    RunBroken,
     RunCancelled,
     RunFailed,
     RunSuspended,
@@ -97,8 +98,8 @@ class TaskView:
         Wait for the task's value.
 
         Raises:
-            Exception: What the task failed with, a TaskTimedOut, or RunCancelled, RunSuspended where the run stops
-                before the task has a value.
+            Exception: What the task failed with, a TaskTimedOut, or RunCancelled, RunSuspended, RunBroken where the run
+                stops before the task has a value.
         """
         return self._wait().__await__()
 
@@ -107,31 +108,37 @@ class TaskView:
         while not self._is_settled():
             recorded = asyncio.get_running_loop().create_future()
 
-            def wake(_: list[m.Event], recorded: asyncio.Future[None] = recorded) -> None:
+            def wake(_: object = None, recorded: asyncio.Future[None] = recorded) -> None:
                 if not recorded.done():
                     recorded.set_result(None)
 
             supervisor.on_record.append(wake)
+            supervisor.on_over.append(wake)
             try:
                 await recorded
             finally:
                 supervisor.on_record.remove(wake)
+                supervisor.on_over.remove(wake)
         machine = supervisor.machine
         if machine.values[self._task] is not NO_VALUE:
             await supervisor.load([self._task])
             return supervisor.values.value(self._task)
-        outcome = machine.outcomes.get(self._task)
+        state, run_id = self.state, supervisor.run_id
+        # One that waits for its next attempt has an outcome, which is not its last.
+        outcome = machine.outcomes.get(self._task) if state > TaskState.WAITING else None
         if isinstance(outcome, Failure):
             raise outcome.exception
         if isinstance(outcome, TimedOut):
             raise timed_out(supervisor, self._task)
-        why = RunSuspended if machine.state is RunState.SUSPENDED else RunCancelled
-        state, run_id = self.state.name, supervisor.run_id
-        raise why(f"task {self.path!r} of run {run_id!r} has no value: it is {state}", run_id=run_id, reason=state)
+        found = f"task {self.path!r} of run {run_id!r} has no value: it is {state.name}"
+        if machine.state is RunState.SUSPENDED:
+            raise RunSuspended(found, run_id=run_id, reason=state.name)
+        if not machine.state.is_ended:
+            raise RunBroken(f"{found}, and its run had to stop where it stood; await the run to see why", run_id=run_id)
+        raise RunCancelled(found, run_id=run_id, reason=state.name)
 
     def _is_settled(self) -> bool:
-        run_is_still = self._supervisor.machine.state.is_ended or self._supervisor.machine.state is RunState.SUSPENDED
-        return run_is_still or self.state in _OVER or self.state >= TaskState.REVERTING
+        return self._supervisor.is_over or self.state in _OVER or self.state >= TaskState.REVERTING
 
     def __repr__(self) -> str:
         return f"<task {self.path!r} of run {self._supervisor.run_id!r}: {self.state.name}, attempt {self.attempts}>"

@@ -17,6 +17,8 @@ from asyncflow.interfaces import Happening, Observer
 
 log = logging.getLogger("asyncflow.observe")
 
+STOPS_WITHIN = 1.0
+"""Seconds in which an observer must give way when its engine closes, before it is left behind."""
 BACKLOG = 100_000
 """How many happenings wait for a slow observer before the oldest are dropped, with a line in the log."""
 
@@ -68,6 +70,7 @@ class Subscription:
         self._line: deque[Happening] = deque(maxlen=BACKLOG)
         self._pump: asyncio.Task[None] | None = None
         self._has_dropped = False
+        self.is_over = False
 
     @property
     def is_idle(self) -> bool:
@@ -76,6 +79,8 @@ class Subscription:
 
     def put(self, happenings: Sequence[Happening]) -> None:
         """Put *happenings* in line for the observer."""
+        if self.is_over:
+            return
         if len(self._line) + len(happenings) > BACKLOG and not self._has_dropped:
             self._has_dropped = True
             log.warning("observer %r is more than %d events behind; the oldest are dropped", self.observer, BACKLOG)
@@ -99,13 +104,21 @@ class Subscription:
                     await asyncio.sleep(0)
         finally:
             self._pump = None
-            self._announcer.settled()
+            self._announcer.settled(self)
 
     async def close(self) -> None:
         """Stop handing on."""
+        self.end()
         if self._pump is not None:
             self._pump.cancel()
-            await asyncio.wait([self._pump])
+            _, left = await asyncio.wait([self._pump], timeout=STOPS_WITHIN)
+            if left:
+                log.warning("observer %r goes on after it was told to stop; it is left behind", self.observer)
+
+    def end(self) -> None:
+        """Tell the observer nothing more; what it is taking note of just now, it may finish."""
+        self.is_over = True
+        self._line.clear()
 
 
 class Announcer:
@@ -120,14 +133,13 @@ class Announcer:
 
     def subscribe(self, observer: Observer) -> Callable[[], None]:
         """Have *observer* called with everything from now on; return what ends that."""
-        if not callable(observer):
-            raise TypeError(f"an observer is called with each event, and {observer!r} cannot be called")
         subscription = Subscription(observer, self)
         self._subscriptions.append(subscription)
 
         def unsubscribe() -> None:
-            if subscription in self._subscriptions:
-                self._subscriptions.remove(subscription)
+            subscription.end()
+            if subscription.is_idle:
+                self.settled(subscription)
 
         return unsubscribe
 
@@ -141,8 +153,10 @@ class Announcer:
         """Whether everyone has seen everything."""
         return all(subscription.is_idle for subscription in self._subscriptions)
 
-    def settled(self) -> None:
-        """A subscription has nothing more in line; let those who wait look again."""
+    def settled(self, subscription: Subscription) -> None:
+        """*subscription* has nothing more in line; let those who wait look again."""
+        if subscription.is_over and subscription in self._subscriptions:
+            self._subscriptions.remove(subscription)
         if self.is_idle:
             for waiter in self._waiters:
                 if not waiter.done():
@@ -159,6 +173,6 @@ class Announcer:
 
     async def close(self) -> None:
         """Stop telling anyone anything."""
-        for subscription in self._subscriptions:
+        for subscription in list(self._subscriptions):
             await subscription.close()
         self._subscriptions.clear()

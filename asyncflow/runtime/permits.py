@@ -86,9 +86,9 @@ class Pool:
         self._reverts = _Line()
         self._starts = _Line()
 
-    def has_room(self, claim: Claim) -> bool:
-        """Whether *claim* could have a permit now."""
-        return self.taken - (self.lingering if claim.is_revert else 0) < self.size
+    def has_room(self, *, is_revert: bool) -> bool:
+        """Whether a start, or a revert, could have a permit now."""
+        return self.taken - (self.lingering if is_revert else 0) < self.size
 
     def wait(self, claim: Claim) -> None:
         """Put *claim* in line."""
@@ -96,18 +96,17 @@ class Pool:
 
     def serve(self) -> None:
         """Grant what can be granted. A claim that another pool holds up moves to the line of that one."""
-        for line in (self._reverts, self._starts):
-            while line:
+        for line, is_revert in ((self._reverts, True), (self._starts, False)):
+            # Looked at before anyone is called up: whoever is called and gets nothing would have lost a turn.
+            while line and self.has_room(is_revert=is_revert):
                 claim = line.next()
-                full = next((pool for pool in claim.pools if not pool.has_room(claim)), None)
+                full = next((pool for pool in claim.pools if not pool.has_room(is_revert=is_revert)), None)
                 if full is None:
                     for pool in claim.pools:
                         pool.taken += 1
                     claim.run.granted(claim)
                 else:
                     full.wait(claim)
-                    if full is self:
-                        break
 
     def drop(self, run: Claimant) -> None:
         """Forget what *run* waits for here."""
@@ -137,6 +136,14 @@ def linger(claim: Claim) -> None:
     claim.is_lingering = True
     for pool in claim.pools:
         pool.lingering += 1
+
+
+def return_to(claim: Claim) -> None:
+    """Mark that the body behind *claim* is none that was abandoned any more."""
+    if claim.is_lingering:
+        claim.is_lingering = False
+        for pool in claim.pools:
+            pool.lingering -= 1
 
 
 def serve(pools: Iterable[Pool]) -> None:

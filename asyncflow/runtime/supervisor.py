@@ -100,6 +100,7 @@ class Supervisor:
         self._dispatcher = Dispatcher(self, pools)
         # What actors call when their body is gone, or left behind.
         self.gone, self.lingers = self._dispatcher.gone, self._dispatcher.lingers
+        self.returns = self._dispatcher.returns
         self._timers: dict[object, Timer] = {}
         self._is_over = False
         self._interruption: BaseException | None = None
@@ -108,6 +109,11 @@ class Supervisor:
         self.on_over: list[Callable[[], None]] = []
 
     # --- What others call ---------------------------------------------------------------------------------------------
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more happens here: the run has ended, stands still, or had to stop where it was."""
+        return self._is_over
 
     def cancel(self, reason: str) -> None:
         """Have the run undone. Ignored once it is being undone or has ended."""
@@ -153,6 +159,8 @@ class Supervisor:
         if threading.get_ident() != self._thread:
             self._loop.call_soon_threadsafe(self.tell, event)
             return
+        if self._is_over:
+            return  # by a body that was left behind
         if isinstance(event, m.Progressed):
             now = self._loop.time()
             if now - self._last_progress.get(event.task, -1.0) < 1.0 and event.fraction < 1.0:
@@ -178,6 +186,11 @@ class Supervisor:
         for event in record.events:
             self.machine.apply(event)
         self._appended(record.at, list(record.events), 0)
+
+    def rest(self) -> None:
+        """Take the run as it is, to be read: it has ended, and nothing more happens in it."""
+        self.values.load_inputs()
+        self._finish()
 
     async def live(self, first: list[m.Event]) -> None:
         """
