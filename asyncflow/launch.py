@@ -205,8 +205,12 @@ class Launcher:
         run.ending.set_exception(await _standing_still(supervisor, self._store.location) if going_on else error)
         # Who starts a run need not await it; then it is not the loop's to complain.
         run.ending.exception()
-        if going_on is not None:
+        if isinstance(going_on, asyncio.CancelledError):
             raise going_on
+        if going_on is not None:
+            # From the loop, whoever started this: raised here it could come out of an eager start in the middle of
+            # engine.start, and would be complained about a second time when this asyncio task is forgotten.
+            asyncio.get_running_loop().call_soon(_raise, going_on)
 
     def _codec_for(self, plan: Plan) -> Codec:
         """Return what knows the classes that may appear in a run of *plan*, after checking that it fits this engine."""
@@ -271,6 +275,10 @@ def _seal_input(flow: str, name: str, value: Any, codec: Codec, blobs: dict[str,
     if sealed.blob is not None and sealed.payload is not None:
         blobs[sealed.blob] = sealed.payload
     return sealed
+
+
+def _raise(error: BaseException) -> None:
+    raise error
 
 
 async def _standing_still(supervisor: Supervisor, store: str | None) -> BaseException:

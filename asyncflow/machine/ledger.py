@@ -8,6 +8,7 @@ attempt is in a dictionary that is empty in most runs.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterator
 from typing import Any
 
 from asyncflow import messages as m
@@ -283,6 +284,16 @@ class Ledger:
                 pass
 
     # --- Small steps --------------------------------------------------------------------------------------------------
+
+    def _unopened_scopes(self, tasks: list[int]) -> Iterator[int]:
+        """Yield each flow around *tasks* that has a time limit and no deadline yet, once, the outer ones first."""
+        plan = self.plan
+        for task in tasks:
+            for scope in reversed(plan.enclosing(plan.scope_of[task])):
+                is_timed = plan.scopes[scope].timeout is not None
+                if is_timed and scope not in self.scope_deadlines and scope not in self._opening:
+                    self._opening.add(scope)
+                    yield scope
 
     def _step(self, task: int, new: int) -> int:
         old = self.states[task]

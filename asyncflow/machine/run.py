@@ -112,7 +112,7 @@ class RunMachine(Ledger):
                 ready, self._ready = ready[:most], ready[most:]
         states, attempts = self.states, self.attempts
         if self.plan.has_timed_scopes:
-            self._list_scopes(ready, commands)
+            commands.extend(m.OpenScope(scope) for scope in self._unopened_scopes(ready))
         for task in ready:
             state = states[task]
             if state == PENDING:
@@ -135,14 +135,6 @@ class RunMachine(Ledger):
         assert self.plan.tasks is not None
         attempt, crashes = self.attempts[task], self.crashes.get(task, 0)
         return lifecycle.after_loss(task, self.plan.tasks[task], self.plan.path(task), attempt, crashes)
-
-    def _list_scopes(self, ready: list[int], commands: list[m.Command]) -> None:
-        for task in ready:
-            for scope in reversed(self.plan.enclosing(self.plan.scope_of[task])):
-                timed = self.plan.scopes[scope].timeout is not None
-                if timed and scope not in self.scope_deadlines and scope not in self._opening:
-                    self._opening.add(scope)
-                    commands.append(m.OpenScope(scope))
 
     def _list_reverts(self, commands: list[m.Command]) -> None:
         reverts, self._reverts = self._reverts, []
