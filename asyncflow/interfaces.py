@@ -12,6 +12,7 @@ from contextvars import Context as ContextVars
 from typing import Any, Protocol
 
 import attrs
+import msgspec
 
 from asyncflow.messages import Event, Record
 from asyncflow.states import RunState
@@ -178,8 +179,7 @@ class Store(Protocol):
 # --- Executor ---------------------------------------------------------------------------------------------------------
 
 
-@attrs.frozen
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """One call of a user's function. ``context`` is the contextvars to run it in; ``name`` is for debuggers."""
 
     fn: Callable[..., Any]

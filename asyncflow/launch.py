@@ -178,7 +178,9 @@ class Launcher:
         return run
 
     async def _look_after(self, run: Run[Any], supervisor: Supervisor, journal: Journal, first: list[m.Event]) -> None:
-        value, error = None, None
+        value: Any = None
+        error: BaseException | None = None
+        going_on: BaseException | None = None
         try:
             if first or not supervisor.machine.phase.is_ended:
                 await supervisor.live(first)
@@ -188,23 +190,28 @@ class Launcher:
         except BaseException as raised:
             error = raised
         try:
-            await journal.release()
+            try:
+                await journal.release()
+            finally:
+                if self._announcer:
+                    await self._announcer.wait_idle(OBSERVERS_MAY_TAKE)
         except (StoreError, RunOvertaken) as unreleased:
             error = error or unreleased
-        if self._announcer:
-            await self._announcer.wait_idle(OBSERVERS_MAY_TAKE)
+        except asyncio.CancelledError as cancelled:
+            going_on = cancelled  # but not before those who wait have been told
         if self.runs.get(run.run_id) is run:  # else it has been taken up again already, by someone who was quick
             del self.runs[run.run_id]
         if supervisor.machine.phase.is_ended:
             self._flows.pop(run.run_id, None)
         if error is None:
             run.ending.set_result(value)
-            return
-        going_on = None if isinstance(error, Exception) else error
-        # The loop is going down, or a body raised KeyboardInterrupt: who waits hears that the run stands still.
-        run.ending.set_exception(await _standing_still(supervisor, self._store.location) if going_on else error)
-        # Who starts a run need not await it; then it is not the loop's to complain.
-        run.ending.exception()
+        else:
+            if not isinstance(error, Exception):
+                # The loop is going down, or a body raised KeyboardInterrupt: who waits hears that the run stands still.
+                going_on, error = error, await _standing_still(supervisor, self._store.location)
+            run.ending.set_exception(error)
+            # Who starts a run need not await it; then it is not the loop's to complain.
+            run.ending.exception()
         if isinstance(going_on, asyncio.CancelledError):
             raise going_on
         if going_on is not None:

@@ -92,9 +92,7 @@ class RunMachine(Ledger):
             if self.states[task] == REVERTING:
                 retriable = self._ended[task][1]
                 tried, lost = self.revert_attempts[task], self.revert_lost.get(task, 0)
-                commands.append(
-                    lifecycle.after_failed_revert(task, declared[task], tried, lost, retriable=retriable)
-                )
+                commands.append(lifecycle.after_failed_revert(task, declared[task], tried, lost, retriable=retriable))
             else:
                 retriable = self._ended[task][1] and self.phase is RunState.RUNNING
                 lost = self.lost.get(task, 0)

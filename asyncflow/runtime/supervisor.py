@@ -12,7 +12,7 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextvars import Context as ContextVars
 from typing import Any
 
@@ -224,8 +224,8 @@ class Supervisor:
         rest_at = loop.time() + SECONDS_A_TURN
         while True:
             has_more = self._turn()
-            if self._events:
-                await self._append()
+            if self._events and (durable := self._append()) is not None:
+                await durable
             count = 0
             while orders:
                 order, args = orders.popleft()
@@ -300,7 +300,8 @@ class Supervisor:
             return not phase.is_ended and self.machine.suspend_reason is None
         return True
 
-    async def _append(self) -> None:
+    def _append(self) -> Coroutine[Any, Any, None] | None:
+        """Put this turn's events on record; return what waits until that is durable, or None where it is already."""
         events, self._events = self._events, []
         riders, self._riders = self._riders, []
         blobs = self.large.blobs_of(events) if self.keeps_bytes else _NO_BLOBS
@@ -308,13 +309,18 @@ class Supervisor:
         # Append first: a crash may lose a command, never the event behind it.
         written = self._journal.append(m.Record(at, events + riders if riders else events), blobs, self.machine.state)
         if written is not None:
-            try:
-                await written
-            except asyncio.CancelledError:
-                # The loop is going down; the record is on its way all the same, and every later one is behind it.
-                self._appended(at, events, len(riders))
-                raise
+            return self._durable(written, at, events, len(riders))
         self._appended(at, events, len(riders))
+        return None
+
+    async def _durable(self, written: Awaitable[None], at: float, events: list[m.Event], riders: int) -> None:
+        try:
+            await written
+        except asyncio.CancelledError:
+            # The loop is going down; the record is on its way all the same, and every later one is behind it.
+            self._appended(at, events, riders)
+            raise
+        self._appended(at, events, riders)
 
     def _appended(self, at: float, events: list[m.Event], riders: int) -> None:
         if self.keeps_bytes:
