@@ -77,6 +77,10 @@ class ThreadExecutor:
             work.is_taken = True
         self._loop.call_soon(work.done, None, asyncio.CancelledError())
 
+    def __repr__(self) -> str:
+        state = "closed, " if self._is_closed else ""
+        return f"<ThreadExecutor: {state}{self._threads} threads, {self._idle} idle, {len(self._line)} calls waiting>"
+
     def _serve(self) -> None:
         while True:
             with self._changed:

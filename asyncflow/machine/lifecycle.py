@@ -23,7 +23,7 @@ def after_failure(task: int, declared: Task, attempt: int, lost: int, *, retriab
 
 
 def after_failed_revert(task: int, declared: Task, attempt: int, lost: int, *, retriable: bool) -> Command:
-    """Return what follows a failed try at a revert: another one, or giving up. Those *lost* do not count here either."""
+    """Return what follows a failed try at a revert: another one, or giving up. The *lost* do not count here either."""
     policy = declared.revert_retry
     if retriable and policy is not None and attempt - lost < policy.n:
         return ScheduleRetry(task, attempt + 1, reverting=True)

@@ -39,7 +39,7 @@ from asyncflow.machine.ledger import (
 )
 from asyncflow.machine.revert import ReverseOrder
 from asyncflow.outcomes import Cancelled, Failure, TimedOut
-from asyncflow.states import RunState, check_run_step, check_task_step
+from asyncflow.states import RunState, TaskState, check_run_step, check_task_step
 
 RUN_DEADLINE = -1
 """The scope that ``DeadlinePassed`` names for the deadline of the run, which lies around all flows."""
@@ -284,6 +284,8 @@ class RunMachine(Ledger):
 
     def _attempt_succeeded(self, event: m.AttemptSucceeded) -> None:
         task = event.task
+        if self._ended:
+            self._check_in_flight(task)
         self._step(task, SUCCEEDED)
         self.values[task] = event.value
         self._bodies -= 1
@@ -304,12 +306,13 @@ class RunMachine(Ledger):
     def _attempt_ended(self, task: int, ending: Failure | TimedOut, retriable: bool) -> None:
         # The task stays RUNNING until due() has decided whether another attempt follows, which reads the policy; what
         # it decided is the next event, so a replay reads no policy.
-        check_task_step(self.states[task], FAILED, self.plan.path(task))
+        self._check_in_flight(task)
         self._ended[task] = (ending, retriable)
         self._undecided.append(task)
         self.crashes.pop(task, None)
 
     def _attempt_cancelled(self, event: m.AttemptCancelled) -> None:
+        self._check_in_flight(event.task)
         self._bodies -= 1
         self._stop(event.task, Cancelled(event.abandoned))
 
@@ -323,6 +326,7 @@ class RunMachine(Ledger):
 
     def _attempt_lost(self, event: m.AttemptLost) -> None:
         task = event.task
+        self._check_in_flight(task)
         if self.states[task] == REVERTING:
             self.reverting.discard(task)
             self.revert_lost[task] = self.revert_lost.get(task, 0) + 1
@@ -398,6 +402,7 @@ class RunMachine(Ledger):
 
     def _revert_succeeded(self, event: m.RevertSucceeded) -> None:
         task = event.task
+        self._check_in_flight(task)
         self._step(task, REVERTED)
         self.reverting.discard(task)
         self.values[task] = NO_VALUE
@@ -413,14 +418,14 @@ class RunMachine(Ledger):
 
     def _revert_failed(self, event: m.RevertFailed) -> None:
         task = event.task
-        check_task_step(self.states[task], REVERT_FAILED, self.plan.path(task))
+        self._check_in_flight(task)
         self.reverting.discard(task)
         self._ended[task] = (event.failure, event.retriable)
         self._undecided.append(task)
 
     def _revert_given_up(self, event: m.RevertGivenUp) -> None:
         task = event.task
-        check_task_step(self.states[task], REVERT_FAILED)
+        check_task_step(self.states[task], REVERT_FAILED, self.plan.path(task))
         failure, _ = self._ended.pop(task)
         assert isinstance(failure, Failure)
         self.states[task] = REVERT_FAILED
@@ -456,6 +461,14 @@ class RunMachine(Ledger):
         if self.attempts[task] and self._reverse is not None and self._reverse.is_open(task):
             self._reverts_open += 1
             self._reverts.append(task)
+
+    def _check_in_flight(self, task: int) -> None:
+        """Let an ending pass only for what has started and has none: one ending an attempt."""
+        state = self.states[task]
+        if task in self._ended or not (state == RUNNING or (state == REVERTING and task in self.reverting)):
+            raise IllegalTransition(
+                f"task {self.plan.path(task)!r} is {TaskState(state).name} and has nothing in flight that could end"
+            )
 
     # --- Small steps --------------------------------------------------------------------------------------------------
 

@@ -63,3 +63,6 @@ class Inbox(Generic[T]):
         """Forget what is in it and take nothing more."""
         self._is_closed = True
         self._messages.clear()
+
+    def __repr__(self) -> str:
+        return f"<Inbox: {'closed' if self._is_closed else f'{len(self)} messages'}>"

@@ -171,6 +171,10 @@ class Announcer:
         self._waiters.append(waiter)
         await asyncio.wait([waiter], timeout=timeout)
 
+    def __repr__(self) -> str:
+        behind = sum(not subscription.is_idle for subscription in self._subscriptions)
+        return f"<Announcer: {len(self._subscriptions)} observers, {behind} of them behind>"
+
     async def close(self) -> None:
         """Stop telling anyone anything."""
         for subscription in list(self._subscriptions):

@@ -345,6 +345,10 @@ class Supervisor:
         for callback in self.on_over:
             callback()
 
+    def __repr__(self) -> str:
+        state, actors, messages = self.machine.state.value, len(self._dispatcher.actors), len(self.inbox)
+        return f"<Supervisor of run {self.run_id!r}: {state}, {actors} actors, {messages} messages>"
+
     # --- Time ---------------------------------------------------------------------------------------------------------
 
     def later(self, key: object, when: float, act: Callable[[], None]) -> None:

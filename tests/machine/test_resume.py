@@ -1,0 +1,523 @@
+"""Standing still, dying, and going on: lost attempts, failed reverts, and a flow that has changed meanwhile."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from asyncflow import messages as m
+from asyncflow.errors import InternalError
+from asyncflow.graph import record as recorded
+from asyncflow.graph.pattern import linear, unordered
+from asyncflow.machine.replay import fold, plans_named, recovery
+from asyncflow.machine.run import RunMachine
+from asyncflow.outcomes import Sealed
+from asyncflow.states import RunState
+from tests.machine.flows import PLAN, THRICE, Play, chain, dag, failure, play_through, side_by_side, task
+
+# --- Suspending -------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_suspended_before_anything_started() -> None:
+    """The engine may close at any time."""
+    play = Play(chain("a"))
+    play.tell(m.SuspendRequested("closing"))
+    assert play.decide() == ["suspend"]
+    assert play.machine.state is RunState.SUSPENDED
+    assert play.machine.phase is RunState.RUNNING, "it remembers where it was"
+    assert play.due() == []
+    play.resume()
+    assert play.machine.state is RunState.RUNNING
+    assert play_through(play) == ["start a#1", "end SUCCEEDED"]
+
+
+def test_a_suspend_waits_for_what_runs_and_starts_nothing() -> None:
+    """A body has its grace; what its ending makes ready is for the resume."""
+    play = Play(chain("a", "b"))
+    play.due()
+    play.start("a")
+    play.tell(m.SuspendRequested("closing"))
+    assert play.decide() == [], "a is still at work"
+    play.succeed("a")
+    assert play.decide() == ["suspend"]
+    play.resume()
+    assert play_through(play) == ["start b#1", "end SUCCEEDED"]
+
+
+def test_an_attempt_lost_to_a_suspend_is_made_again() -> None:
+    """Nothing is reverted by a suspend, and no try is used up."""
+    play = Play(chain("a"))
+    play.due()
+    play.start("a")
+    play.tell(m.SuspendRequested("closing"), m.AttemptLost(0, "suspend"))
+    assert play.decide() == ["suspend"]
+    play.resume()
+    assert play_through(play) == ["start a#2", "end SUCCEEDED"]
+
+
+def test_a_run_that_is_done_ends_instead_of_being_suspended() -> None:
+    """There would be nothing to resume."""
+    play = Play(chain("a"))
+    play.due()
+    play.start("a")
+    play.tell(m.SuspendRequested("closing"), m.AttemptSucceeded(0, "A"))
+    assert play.decide() == ["end SUCCEEDED"]
+
+
+def test_a_run_is_suspended_while_a_task_waits_for_its_next_attempt() -> None:
+    """The wait goes on where it was: its end is on record."""
+    play = Play(chain("a", retry=THRICE))
+    play.due()
+    play.start("a")
+    play.fail("a", retriable=True)
+    assert play.due() == ["retry a#2"]
+    play.tell(m.RetryScheduled(0, 60.0))
+    assert play.due() == ["start a#2 at 60"]
+    play.tell(m.SuspendRequested("closing"))
+    assert play.decide() == ["suspend"]
+    assert not play.machine.wants(0), "its timer may ring all the same"
+    play.resume()
+    assert play.due() == ["start a#2 at 60"]
+
+
+def test_a_failure_during_a_suspend_is_decided_before_the_run_stands_still() -> None:
+    """Else the resume would ask a policy about an exception that nobody has any more."""
+    play = Play(side_by_side("a", "b"))
+    play.due()
+    play.start("a", "b")
+    play.tell(m.SuspendRequested("closing"))
+    play.fail("a")
+    assert play.decide() == ["give up a", "cancel b: cancel"]
+    play.tell(m.AttemptCancelled(play.at("b")))
+    assert play.decide() == ["suspend"]
+    assert play.machine.phase is RunState.REVERTING
+    play.resume()
+    assert play_through(play) == ["revert b#1", "revert a#1", "end REVERTED"]
+
+
+def test_a_run_is_suspended_while_it_is_undone() -> None:
+    """What is being undone goes on being undone, whoever closes the engine meanwhile."""
+    play = Play(chain("a", "b", "c"))
+    play.run("a", "b")
+    play.due()
+    play.start("c")
+    play.fail("c")
+    play.decide()
+    play.begin_undo("c")
+    play.tell(m.SuspendRequested("closing"))
+    assert play.decide() == [], "a revert is at work"
+    play.tell(m.RevertSucceeded(play.at("c"), None))
+    assert play.decide() == ["suspend"], "b is for the resume"
+    play.resume()
+    assert play_through(play) == ["revert b#1", "revert a#1", "end REVERTED"]
+
+
+def test_a_cancel_during_a_suspend_is_carried_out_by_the_resume() -> None:
+    """Both were asked for, and both are done."""
+    play = Play(chain("a", "b"))
+    play.run("a")
+    play.due()
+    play.start("b")
+    play.tell(m.SuspendRequested("closing"))
+    play.tell(m.CancelRequested("enough"))
+    assert play.decide() == ["cancel b: cancel"]
+    play.tell(m.AttemptCancelled(play.at("b")))
+    assert play.decide() == ["suspend"]
+    play.resume()
+    assert play_through(play) == ["revert b#1", "revert a#1", "end CANCELLED"]
+
+
+# --- Losing attempts --------------------------------------------------------------------------------------------------
+
+
+def test_a_lost_attempt_is_made_again() -> None:
+    """The default: at least once."""
+    play = Play(chain("a", "b"))
+    play.due()
+    play.start("a")
+    play.crash()
+    assert play.states["a"] == "PENDING"
+    assert play.machine.lost == {0: 1}
+    assert play_through(play) == ["start a#2", "start b#1", "end SUCCEEDED"]
+
+
+def test_losses_do_not_use_up_the_retries() -> None:
+    """A process that dies says nothing about whether the task can succeed."""
+    play = Play(chain("a", retry=THRICE))
+    for _ in range(3):
+        play.due()
+        play.start("a")
+        play.crash()
+    assert play_through(play, lambda name, attempt: "retriable" if attempt < 6 else "succeed") == [
+        "start a#4", "retry a#5", "start a#5 at 0", "retry a#6", "start a#6 at 0", "end SUCCEEDED",
+    ]  # fmt: skip
+
+
+def test_a_lost_try_at_a_revert_does_not_use_up_its_retries() -> None:
+    """The same for what undoes."""
+    play = Play(chain("a", revert_retry=THRICE))
+    play.due()
+    play.start("a")
+    play.fail("a")
+    play.decide()
+    play.begin_undo("a")
+    play.crash()
+    for attempt in (2, 3):
+        assert play.due() == [f"revert a#{attempt}" + ("" if attempt == 2 else " at 0")]
+        play.begin_undo("a")
+        play.tell(m.RevertFailed(0, failure(), True))
+        assert play.due() == [f"retry revert of a#{attempt + 1}"]
+        play.tell(m.RetryScheduled(0, 0.0))
+    assert play.due() == ["revert a#4 at 0"]
+    play.begin_undo("a")
+    play.tell(m.RevertFailed(0, failure(), True))
+    assert play.due() == ["give up revert of a"], "three have failed"
+
+
+def test_on_crash_fail_makes_a_lost_attempt_the_last() -> None:
+    """At most once, for what must never happen twice; it may have had its effect, so it is undone."""
+    play = Play(dag({"a": (), "b": ()}, a={"on_crash": "fail"}))
+    play.due()
+    play.start("a", "b")
+    play.crash()
+    assert play.decide() == ["give up a: AttemptInDoubt", "revert b#1", "revert a#1"]
+    assert play.states == {"a": "FAILED", "b": "CANCELLED"}
+
+
+def test_of_several_lost_attempts_the_first_that_may_not_be_made_again_decides() -> None:
+    """It turns the run round, and nothing may be started or given up after that."""
+    play = Play(dag({"a": (), "b": (), "c": ()}, b={"on_crash": "fail"}, c={"on_crash": "fail"}))
+    play.due()
+    play.start("a", "b", "c")
+    play.crash()
+    assert play.due() == ["give up b: AttemptInDoubt"]
+    play.tell(m.TaskFailed(1, failure("in doubt")))
+    assert play.states == {"a": "CANCELLED", "b": "FAILED", "c": "CANCELLED"}
+    assert play_through(play) == ["revert c#1", "revert b#1", "revert a#1", "end REVERTED"]
+
+
+def test_a_task_lost_with_five_processes_is_not_tried_again() -> None:
+    """It is what kills them, more likely than not."""
+    play = Play(chain("a"))
+    for attempt in range(1, 6):
+        assert play.due() == [f"start a#{attempt}"]
+        play.start("a")
+        play.crash()
+    assert play.decide() == ["give up a: LostTooOften", "revert a#1"]
+
+
+def test_suspends_do_not_count_as_crashes() -> None:
+    """A task that takes longer than the time between two deployments is no killer."""
+    play = Play(chain("a"))
+    for attempt in range(1, 8):
+        assert play.due() == [f"start a#{attempt}"]
+        play.start("a")
+        play.tell(m.SuspendRequested("deployment"), m.AttemptLost(0, "suspend"))
+        assert play.decide() == ["suspend"]
+        play.resume()
+    assert play.machine.crashes == {}
+
+
+def test_an_ending_between_two_crashes_starts_the_count_afresh() -> None:
+    """Only losses in a row speak against a task."""
+    play = Play(chain("a", retry=THRICE, max_crashes=2))
+    for attempt in (1, 3):
+        play.due()
+        play.start("a")
+        play.crash()
+        play.due()
+        play.start("a")
+        play.fail("a", retriable=True)
+        assert play.due() == [f"retry a#{attempt + 2}"]
+        play.tell(m.RetryScheduled(0, 0.0))
+    assert play.due() == ["start a#5 at 0"]
+
+
+def test_a_reconcile_hook_is_asked_about_a_lost_attempt() -> None:
+    """The outside world may know how it ended; then there is no second effect."""
+    play = Play(chain("a", "b", reconcile=_ask))
+    play.due()
+    play.start("a")
+    play.crash()
+    assert play.due() == ["reconcile a"]
+    play.tell(m.ReconcileStarted(0))
+    assert play.states["a"] == "RUNNING"
+    play.tell(m.AttemptSucceeded(0, "A"))
+    assert play.machine.attempts[0] == 1
+    assert play.due() == ["start b#1"]
+
+
+def test_an_attempt_that_the_hook_knows_nothing_of_is_made_again() -> None:
+    """None means that it is as if it had not been."""
+    play = Play(chain("a", reconcile=_ask))
+    play.due()
+    play.start("a")
+    play.crash()
+    play.due()
+    play.tell(m.ReconcileStarted(0), m.AttemptLost(0, "reconciled"))
+    assert play.due() == ["start a#2"]
+    assert play.machine.lost == {0: 1}
+
+
+def test_a_hook_that_is_lost_itself_is_asked_again() -> None:
+    """A crash while asking tells no more than the first one."""
+    play = Play(chain("a", reconcile=_ask))
+    play.due()
+    play.start("a")
+    play.crash()
+    play.due()
+    play.tell(m.ReconcileStarted(0))
+    play.crash()
+    assert play.due() == ["reconcile a"]
+    assert play.machine.lost == {0: 1}
+    assert play.machine.crashes == {0: 2}
+
+
+def test_a_cancel_that_was_on_record_is_carried_out_by_the_next_process() -> None:
+    """A process killed while undoing goes on undoing."""
+    play = Play(chain("a", "b"))
+    play.run("a")
+    play.due()
+    play.start("b")
+    play.tell(m.CancelRequested("enough"))
+    play.crash()
+    assert play.states == {"a": "SUCCEEDED", "b": "CANCELLED"}
+    assert play_through(play) == ["revert b#1", "revert a#1", "end CANCELLED"]
+
+
+def test_an_ending_that_was_not_decided_about_is_decided_after_the_crash() -> None:
+    """A turn may be cut between the two; the exception is gone then, but not what was said of it."""
+    play = Play(chain("a", retry=THRICE))
+    play.due()
+    play.start("a")
+    play.fail("a", retriable=True)
+    play.crash()
+    assert play.due() == ["retry a#2"]
+
+
+def test_a_task_without_inputs_fails_without_having_started() -> None:
+    """Nothing was done, so it is not undone; what came before it is."""
+    play = Play(chain("a", "b"))
+    play.run("a")
+    play.due()
+    play.tell(m.TaskFailed(1, failure("no input")))
+    assert play.decide() == ["revert a#1"]
+    assert play.machine.attempts.tolist() == [1, 0]
+
+
+def test_a_task_whose_inputs_cannot_be_had_a_second_time_fails() -> None:
+    """A resource may be missing in the engine that resumes; that is a failure of the task and not of ours."""
+    play = Play(chain("a", retry=THRICE))
+    play.due()
+    play.start("a")
+    play.fail("a", retriable=True)
+    play.decide()
+    play.tell(m.TaskFailed(0, failure("no pool")))
+    assert play.states == {"a": "FAILED"}
+    assert play.machine.waits == {}
+    assert play_through(play) == ["revert a#1", "end REVERTED"]
+
+
+# --- Failed reverts ---------------------------------------------------------------------------------------------------
+
+
+def failed() -> Play:
+    """Return a run of a chain a, b, c that ended FAILED, since the revert of b raised."""
+    play = Play(chain("a", "b", "c"))
+    play.run("a", "b")
+    play.due()
+    play.start("c")
+    play.fail("c")
+    play.decide()
+    play.undo("c")
+    play.decide()
+    play.begin_undo("b")
+    play.tell(m.RevertFailed(1, failure(), True))
+    assert play.decide() == ["give up revert of b", "end FAILED"]
+    return play
+
+
+def test_a_resume_of_a_failed_run_tries_its_failed_reverts_again() -> None:
+    """Somebody has mended what was in the way, and now the rest can be undone too."""
+    play = failed()
+    play.resume()
+    assert play.machine.state is RunState.REVERTING
+    assert play_through(play) == ["revert b#1", "revert a#1", "end REVERTED"]
+
+
+def test_a_failed_revert_may_fail_again() -> None:
+    """Then the run has failed again, and says only what failed last."""
+    play = failed()
+    play.resume()
+    assert play.due() == ["revert b#1"]
+    play.begin_undo("b")
+    play.tell(m.RevertFailed(1, failure("still"), True))
+    assert play.decide() == ["give up revert of b", "end FAILED"]
+    assert [one.text for one in play.machine.revert_failures.values()] == ["still"]
+
+
+def test_a_crash_while_undoing_does_not_try_a_failed_revert_again() -> None:
+    """Only someone who resumes a run that has FAILED asks for that; a crash must not change how a run ends."""
+    play = Play(dag({"a": (), "b": "a", "c": "a"}))
+    play.run("a", "b")
+    play.due()
+    play.start("c")
+    play.fail("c")
+    assert play.decide() == ["give up c", "revert c#1", "revert b#1"]
+    play.begin_undo("b")
+    play.tell(m.RevertFailed(1, failure(), True))
+    assert play.decide() == ["give up revert of b"]
+    play.crash()
+    assert play_through(play) == ["revert c#1", "end FAILED"]
+    assert play.states == {"a": "SUCCEEDED", "b": "REVERT_FAILED", "c": "REVERTED"}
+
+
+def test_a_crash_after_the_resume_of_a_failed_run_still_tries_the_reverts() -> None:
+    """The resume is on record, and so is what it was for."""
+    play = failed()
+    play.resume()
+    play.crash()
+    assert play.due() == ["revert b#1"]
+    assert play.machine.wants(1, is_revert=True)
+
+
+# --- What is wanted ---------------------------------------------------------------------------------------------------
+
+
+def test_a_start_handed_out_before_the_run_was_turned_round_is_not_wanted() -> None:
+    """A timer or a permit that comes late must not start a body that was stopped; its revert is another matter."""
+    play = Play(dag({"a": (), "b": ()}, a={"retry": THRICE}))
+    play.due()
+    play.start("a", "b")
+    play.fail("a", retriable=True)
+    play.decide()
+    assert play.machine.wants(0) and not play.machine.wants(0, is_revert=True)
+    play.fail("b")
+    play.decide()
+    assert play.states["a"] == "CANCELLED"
+    assert not play.machine.wants(0)
+    assert play.machine.wants(0, is_revert=True)
+    play.begin_undo("a")
+    assert not play.machine.wants(0)
+
+
+# --- Values that were not kept ----------------------------------------------------------------------------------------
+
+
+def test_values_that_were_never_kept_are_made_again_where_they_are_needed() -> None:
+    """``checkpoint=False`` saves the journal a large value and costs a resume its making, with all it was made of."""
+    plan = chain("a", "b", "c", "d")
+    records = _unkept(plan, "a", "b", "c")
+    machine = fold(records, {PLAN: plan})
+    events = recovery(machine)
+    assert events == [m.RunResumed(None, None), m.ValuesLost([0, 1, 2])]
+    for event in events:
+        machine.apply(event)
+    assert [type(command).__name__ for command in machine.due()] == ["Start"]
+    assert machine.attempts.tolist() == [1, 1, 1, 0], "they go on counting"
+
+
+def test_values_that_nobody_needs_any_more_are_not_made_again() -> None:
+    """Work is repeated only for a reader that has not succeeded yet."""
+    plan = dag({"a": (), "b": "a", "c": ()})
+    machine = fold(_unkept(plan, "a", kept="b"), {PLAN: plan})
+    assert recovery(machine) == [m.RunResumed(None, None)]
+
+
+def _unkept(plan: Any, *names: str, kept: str = "") -> list[m.Record]:
+    events: list[m.Event] = [m.RunStarted("run", plan.flow, PLAN, {})]
+    for name in (*names, *kept):
+        at = plan.index(name)
+        value = Sealed(payload=b"kept") if name in kept else Sealed()
+        events += [m.AttemptStarted(at, 1), m.AttemptSucceeded(at, value)]
+    return [m.Record(0.0, events)]
+
+
+# --- A changed flow ---------------------------------------------------------------------------------------------------
+
+
+def test_a_changed_flow_keeps_what_each_task_has_done() -> None:
+    """Tasks are known by their paths: numbers move, and what is new begins."""
+    play = Play(linear("f", task("a"), unordered("g", task("b"), task("c")), task("d")))
+    play.run("a", "g/b")
+    play.due()
+    play.start("g/c")
+    today = linear("f", task("first"), task("a"), unordered("g", task("c"), task("b"), task("e")), task("d")).compile()
+    machine = fold(play.journal, {PLAN: play.plan})
+    machine.adopt(today)
+    for event in recovery(machine, plan="today"):
+        machine.apply(event)
+    states = {today.path(at): state for at, state in enumerate(machine.states)}
+    assert states == {"first": 0, "a": 3, "g/c": 0, "g/b": 3, "g/e": 0, "d": 0}
+    assert machine.values[today.index("g/b")] == "G/B"
+    assert [(c.task, c.attempt) for c in machine.due() if isinstance(c, m.Start)] == [
+        (today.index("first"), 1),
+        (today.index("g/c"), 2),
+        (today.index("g/e"), 1),
+    ]
+
+
+def test_a_task_that_is_gone_keeps_its_last_state() -> None:
+    """What it did is still part of what the run did."""
+    play = Play(chain("a", "b"))
+    play.run("a")
+    machine = play.machine
+    machine.adopt(chain("b", "c"))
+    assert machine.retired == {"a": 3}
+    machine.apply(m.RunResumed("today"))
+    assert [type(command) for command in machine.due()] == [m.Start]
+
+
+def test_a_run_that_is_undone_goes_on_in_the_reverse_order_of_the_changed_flow() -> None:
+    """The numbers are today's, the order of starts is what it was."""
+    play = Play(dag({"a": (), "b": "a", "c": "a"}))
+    play.run("a", "b", "c")
+    play.tell(m.CancelRequested("enough"))
+    play.undo("c")
+    today = dag({"z": (), "c": "a", "b": "a", "a": ()})
+    machine = fold(play.journal, {PLAN: play.plan})
+    machine.adopt(today)
+    machine.apply(m.RunResumed("today"))
+    assert [(type(c).__name__, today.path(c.task)) for c in machine.due() if isinstance(c, m.Revert)] == [
+        ("Revert", "b")
+    ]
+    machine.apply(m.RevertStarted(today.index("b"), 1))
+    machine.apply(m.RevertSucceeded(today.index("b"), None))
+    assert [today.path(c.task) for c in machine.due() if isinstance(c, m.Revert)] == ["a"]
+
+
+# --- Folding ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_journal_names_its_plans_in_order() -> None:
+    """The last is the one in force."""
+    records = [m.Record(0.0, [m.RunStarted("run", "f", "one", {})]), m.Record(1.0, [m.RunResumed("two")])]
+    assert plans_named([*records, m.Record(2.0, [m.RunResumed()])]) == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("records", "why"),
+    [
+        ([], "a journal has no records, so there is nothing to fold"),
+        ([m.Record(0.0, [m.RunResumed()])], "a journal begins with RunResumed, not with RunStarted"),
+    ],
+)
+def test_a_journal_without_a_beginning_is_refused(records: list[m.Record], why: str) -> None:
+    """What follows from it would be guesswork."""
+    with pytest.raises(InternalError, match=why):
+        fold(records, {})
+
+
+def test_a_plan_from_a_journal_decides_nothing() -> None:
+    """Policies are in the code and not in the record, so a listing that asked one would be wrong."""
+    machine = RunMachine(recorded.decode(recorded.body_of(chain("a"))))
+    machine.apply(m.RunStarted("run", "chain", PLAN, {}))
+    machine.apply(m.AttemptStarted(0, 1))
+    machine.apply(m.AttemptFailed(0, failure(), True))
+    with pytest.raises(InternalError, match="was read from a journal and cannot decide anything"):
+        machine.due()
+
+
+async def _ask() -> None:
+    """Know nothing."""

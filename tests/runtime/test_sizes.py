@@ -1,0 +1,188 @@
+"""Large flows while they run and while they are undone: counted, not timed."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import asyncflow as af
+from asyncflow.graph.flow import Flow
+from asyncflow.machine.run import RunMachine
+from tests.runtime.loops import run, turns
+
+
+@af.task
+async def one() -> int:
+    return 1
+
+
+@af.task
+async def inc(x: int) -> int:
+    return x + 1
+
+
+def chain(size: int) -> Flow[..., Any]:
+    """Return a chain of *size* tasks, each reading the one before."""
+
+    @af.flow(name="chain")
+    def flow() -> int:
+        value = one()
+        for number in range(size - 1):
+            value = inc.named(f"t{number}")(value)
+        return value
+
+    return flow
+
+
+def wide(size: int) -> Flow[..., Any]:
+    """Return *size* tasks in no order."""
+    return af.unordered("wide", *(one.named(f"t{number}") for number in range(size)))
+
+
+def groups(size: int) -> Flow[..., Any]:
+    """Return two groups of half the size in sequence."""
+    halves = [af.unordered(half, *(one.named(f"t{number}") for number in range(size // 2))) for half in ("a", "b")]
+    return af.linear("groups", *halves)
+
+
+@pytest.mark.parametrize("make", [chain, wide])
+def test_a_hundred_thousand_tasks_are_undone_again(make: Callable[[int], Flow[..., Any]]) -> None:
+    """Undoing is as linear as doing, and recurses over nothing either."""
+    undone = 0
+
+    @af.task
+    async def bad() -> None:
+        raise ValueError("at the very end")
+
+    async def main() -> None:
+        async with af.Engine(keep=0) as engine:
+            part = make(100_000)
+            run_ = await engine.start(af.linear("flow", part, bad))
+            with pytest.raises(af.RunFailed):
+                await run_
+            nonlocal undone
+            undone = sum(task.state is af.TaskState.REVERTED for task in run_.tasks())
+
+    run(main)
+    assert undone == 100_001
+
+
+def test_builders_nested_a_thousand_deep_run() -> None:
+    """Functions that call functions are how builders are shared; programs write deep ones."""
+
+    def around(inner: Flow[..., int]) -> Flow[..., int]:
+        @af.flow(name="level")
+        def level(x: int) -> int:
+            return inc(inner(x))
+
+        return level
+
+    @af.flow(name="level")
+    def innermost(x: int) -> int:
+        return inc(x)
+
+    flow: Flow[..., int] = innermost
+    for _ in range(999):
+        flow = around(flow)
+
+    async def main() -> None:
+        async with af.Engine() as engine:
+            assert await engine.run(flow, {"x": 0}) == 1_000
+            assert flow.compile().path(0) == "level/" * 999 + "inc"
+
+    run(main)
+
+
+@pytest.mark.parametrize("make", [chain, wide, groups])
+def test_records_and_turns_grow_no_faster_than_tasks(make: Callable[[int], Flow[..., Any]]) -> None:
+    """What a run costs is counted in these; a factor that grows with the size would show here first."""
+
+    async def cost(size: int) -> tuple[int, int]:
+        async with af.Engine() as engine:
+            before = turns()
+            await engine.run(make(size), run_id="r")
+            [info] = await engine.runs()
+            return info.records, turns() - before
+
+    async def main() -> None:
+        small, large = await cost(200), await cost(2_000)
+        assert large[0] <= small[0] * 10 + 10, "records"
+        # On Python 3.11 each body takes a turn of its own; turns are cut after a few milliseconds besides.
+        assert large[1] <= max(small[1] * 20, 100), "turns"
+
+    run(main)
+
+
+@pytest.mark.parametrize("make", [chain, wide, groups])
+def test_a_task_that_has_not_started_is_small(make: Callable[[int], Flow[..., Any]]) -> None:
+    """Flows of a million tasks must fit beside the application that runs them."""
+    size = 10_000
+    plan = make(size).compile()
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        machine = RunMachine(plan)
+        state = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert state / size < 100
+    tables = (machine.states, machine.attempts, machine.values, machine._waiting_for)
+    assert sum(sys.getsizeof(table) for table in tables) / size < 100
+    share = sum(map(sys.getsizeof, (*plan.successors, *plan.bindings)))
+    share += sum(map(sys.getsizeof, (plan.successors, plan.bindings, plan.pending, plan.names, plan.scope_of)))
+    share += sum(sys.getsizeof(binding.positional) for binding in plan.bindings if binding.positional)
+    share += sum(sys.getsizeof(source) for binding in plan.bindings for source in binding.positional)
+    assert (state + share) / size < 500
+
+
+def test_only_tasks_that_run_have_actors() -> None:
+    """An actor and an asyncio task are for what is going on; a hundred thousand that wait have neither."""
+    seen: list[tuple[int, int]] = []
+
+    @af.task
+    async def look(run_: Any = af.resource("run")) -> None:
+        await asyncio.sleep(0)
+        seen.append((len(run_[0].supervisor._dispatcher.actors), len(asyncio.all_tasks())))
+
+    async def main() -> None:
+        holder: list[Any] = []
+        async with af.Engine(resources={"run": holder}) as engine:
+            flow = af.linear("flow", *(look.named(f"t{number}") for number in range(500)))
+            holder.append(await engine.start(flow))
+            await holder[0]
+        assert len(seen) == 500
+        assert max(actors for actors, _ in seen) == 1
+        assert max(tasks for _, tasks in seen) <= 3, "the test, the run's keeper and the body"
+
+    run(main)
+
+
+def test_a_wide_flow_under_a_limit_has_as_many_bodies_as_permits() -> None:
+    """What waits for a permit is an entry in a line."""
+    most = 0
+
+    async def main() -> None:
+        nonlocal most
+        inside = 0
+
+        async def body() -> None:
+            nonlocal inside, most
+            inside += 1
+            most = max(most, inside)
+            await asyncio.sleep(0)
+            inside -= 1
+
+        work = af.task(name="work")(body)
+        async with af.Engine(concurrency=10) as engine:
+            await engine.run(af.unordered("flow", *(work.named(f"t{number}") for number in range(5_000))))
+            assert all(pool.taken == 0 for pool in engine._launcher._pools.values())
+
+    run(main)
+    assert most == 10
