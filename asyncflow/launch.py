@@ -212,12 +212,12 @@ class Launcher:
             run.ending.set_exception(error)
             # Who starts a run need not await it; then it is not the loop's to complain.
             run.ending.exception()
-        if isinstance(going_on, asyncio.CancelledError):
-            raise going_on
-        if going_on is not None:
+        if isinstance(going_on, (KeyboardInterrupt, SystemExit)):
             # From the loop, whoever started this: raised here it could come out of an eager start in the middle of
             # engine.start, and would be complained about a second time when this asyncio task is forgotten.
             asyncio.get_running_loop().call_soon(_raise, going_on)
+        elif going_on is not None:
+            raise going_on
 
     def _codec_for(self, plan: Plan) -> Codec:
         """Return what knows the classes that may appear in a run of *plan*, after checking that it fits this engine."""

@@ -4,8 +4,8 @@ What does a task cost in memory, beyond the bare mechanism that runs it?
     python benchmarks/engine.py [--runs 9] [--json FILE]
 
 Chains and fans of trivial async tasks, compiled once; median of several runs, as microseconds a task and as a ratio to
-the floor measured in the same run: one eager asyncio task for each body (on Python 3.11, one ordinary asyncio task). Then
-what a task costs at 100,000 against 1,000, and what compiling costs.
+the floor measured in the same run: one eager asyncio task for each body (on Python 3.11, one ordinary asyncio task).
+Then what a task costs at 100,000 against 1,000, and what compiling costs.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ Survey a folder of Python code and write a report: sizes, docstrings, imports, a
     python examples/library_report.py                 # the standard library of the Python that runs it
     python examples/library_report.py FOLDER --out DIR
 
-Kill it whenever you like and call it again: packages that were done stay done. Each package is a task named after it, so
-one that appears in the meantime shifts nothing.
+Kill it whenever you like and call it again: packages that were done stay done. Each package is a task named after it,
+so one that appears in the meantime shifts nothing.
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ def find_circles(graph: dict[str, list[str]]) -> list[list[str]]:
     """
     Return the groups of packages that import each other in a circle, largest first.
 
-    Source: R. Tarjan, Depth-First Search and Linear Graph Algorithms, SIAM Journal on Computing 1(2), 1972; with a stack
-    of its own in place of recursion.
+    Source: R. Tarjan, Depth-First Search and Linear Graph Algorithms, SIAM Journal on Computing 1(2), 1972; with a
+    stack of its own in place of recursion.
     """
     order: dict[str, int] = {}
     low: dict[str, int] = {}

@@ -18,7 +18,6 @@ from asyncflow.runtime.large import LargeValues
 from asyncflow.runtime.permits import ENGINE, THREADS, Claim, Pool
 from asyncflow.runtime.values import RunValues
 from asyncflow.states import RunState
-from asyncflow.states import RunState
 
 
 class Desk(Home, Protocol):

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Generator, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
-from asyncflow import messages as m
 from asyncflow.errors import (
     AsyncflowError,
     DeadlineExceeded,

@@ -228,4 +228,3 @@ def play_through(play: Play, ending: Callable[[str, int], str] = lambda name, at
             if play.machine.phase.name != "RUNNING":
                 starts.clear()
     return done
-

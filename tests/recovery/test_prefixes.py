@@ -10,8 +10,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from asyncflow import messages as m
 from asyncflow.runtime import supervisor
 from asyncflow.states import RunState
+from tests.model import events_of
 from tests.recovery.flows import Branch, Built, Certain, Easy, Wild, flows
 from tests.recovery.journey import Journey, Traveller, Trouble
 
@@ -23,7 +25,7 @@ QUICK = settings(
     derandomize=True,
     phases=(Phase.explicit, Phase.generate),
 )
-THOROUGH = settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck))
+THOROUGH = settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +71,7 @@ def a_run_that_succeeds_does_so_from_every_record(tree: Branch, limit: int | Non
 def one_at_a_time_every_record_leads_to_the_same_end(tree: Branch, stop: int | None, twice: int) -> None:
     traveller = Traveller(Built(tree), concurrency=1)
     journey = traveller.set_out(suspend_at(stop))
+    assert_undone_backwards(journey)
     for prefix in prefixes(journey):
         if len(prefix) == len(journey.records) and journey.state is RunState.FAILED:
             continue  # a resume tries failed reverts again, which is another story
@@ -81,9 +84,18 @@ def one_at_a_time_every_record_leads_to_the_same_end(tree: Branch, stop: int | N
             assert_same(once_more, journey, f"after {len(prefix)} of {len(journey.records)} records, and another crash")
 
 
+def assert_undone_backwards(journey: Journey) -> None:
+    """Assert that reverts began in reverse order of start, as they must where one body runs at a time."""
+    events = events_of(journey.records)
+    started = list(dict.fromkeys(event.task for event in events if isinstance(event, m.AttemptStarted)))
+    undone = list(dict.fromkeys(event.task for event in events if isinstance(event, m.RevertStarted)))
+    assert undone == [task for task in reversed(started) if task in undone]
+
+
 def assert_same(again: Journey, journey: Journey, where: str) -> None:
     assert again.same() == journey.same(), where
     assert again.model.undone == journey.model.undone, f"undone in another order {where}"
+    assert_undone_backwards(again)
 
 
 def every_step_from_every_record_is_allowed(

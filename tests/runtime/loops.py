@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-MOST_TURNS = 100_000
+MOST_TURNS = 1_000_000
 """A test that needs more has a loop that spins."""
 
 
@@ -99,3 +99,10 @@ def turns() -> int:
     loop = asyncio.get_running_loop()
     assert isinstance(loop, SteppedLoop)
     return loop.turns
+
+
+async def until(is_true: Callable[[], object]) -> None:
+    """Let others go on until *is_true* says so: for what no event tells, such as what a body has come to."""
+    while not is_true():  # noqa: ASYNC110
+        # Time that is owned would not pass, if nothing but this were going on.
+        await asyncio.sleep(0 if isinstance(asyncio.get_running_loop(), SteppedLoop) else 0.001)

@@ -203,7 +203,7 @@ def test_a_resource_is_found_by_name_then_by_type() -> None:
         db, cache = Pool(), threading.Lock()
 
         @af.task
-        async def work(db: Any = af.resource(), other: Any = af.resource("db"), pool: Pool = af.resource()) -> bool:
+        async def work(db: Any = af.resource(), other: Any = af.resource("db"), pool: Pool = af.resource()) -> bool:  # noqa: B008
             return db is other is pool
 
         class Named(af.Task):
@@ -228,11 +228,11 @@ def test_a_revert_may_have_resources_too() -> None:
         used: list[Any] = []
 
         @af.task
-        async def work(db: Pool = af.resource()) -> None:
+        async def work(db: Pool = af.resource()) -> None:  # noqa: B008
             raise ValueError
 
         @work.revert
-        async def undo(db: Pool = af.resource()) -> None:
+        async def undo(db: Pool = af.resource()) -> None:  # noqa: B008
             used.append(db)
 
         db = Pool()
@@ -249,7 +249,7 @@ def test_a_resource_that_is_missing_or_not_the_only_one_is_named() -> None:
 
     async def main() -> None:
         @af.task
-        async def work(pool: Pool = af.resource()) -> None: ...
+        async def work(pool: Pool = af.resource()) -> None: ...  # noqa: B008
 
         for resources, have in (({}, "none"), ({"one": Pool(), "two": Pool()}, "one, two"), ({"x": 1}, "x")):
             async with af.Engine(resources=resources) as engine:

@@ -57,9 +57,10 @@ def test_except_star_finds_the_original_exceptions() -> None:
             except* KeyError:
                 pytest.fail("nothing raised that")
             except* ValueError as group:
-                caught.extend(group.exceptions)
-                assert isinstance(group, af.RunFailed), "the class stays, also in part of the group"
-        assert caught == [original] and caught[0] is original
+                caught.append(group)
+        [group] = caught
+        assert isinstance(group, af.RunFailed), "the class stays, also in part of the group"
+        assert group.exceptions == (original,) and group.exceptions[0] is original
 
     run(main)
 

@@ -13,7 +13,7 @@ import asyncflow as af
 from asyncflow import RunState, TaskState
 from asyncflow.graph.flow import Flow
 from asyncflow.observers import Capture
-from tests.runtime.loops import LoopClock, others, run
+from tests.runtime.loops import LoopClock, others, run, until
 from tests.runtime.scenes import FullJournal
 
 
@@ -154,8 +154,7 @@ def test_results_grow_as_tasks_succeed() -> None:
         door = Door()
         async with af.Engine() as engine:
             one = await engine.start(behind(door))
-            while not door.log:
-                await asyncio.sleep(0)
+            await until(lambda: door.log)
             assert dict(one.results) == {"before": 1} and len(one.results) == 1
             assert repr(one.results) == "<Results: before>" and "after" not in one.results
             with pytest.raises(KeyError):
@@ -174,8 +173,7 @@ def test_a_reverted_value_is_no_result() -> None:
         door = Door()
         async with af.Engine() as engine:
             one = await engine.start(behind(door))
-            while not door.log:
-                await asyncio.sleep(0)
+            await until(lambda: door.log)
             one.cancel()
             with pytest.raises(af.RunCancelled):
                 await one
@@ -285,8 +283,7 @@ def test_events_are_told_until_the_run_is_over(leaves_early: bool) -> None:
                 await events.aclose()  # type: ignore[attr-defined]
 
             watching = asyncio.ensure_future(watch())
-            while not door.log:
-                await asyncio.sleep(0)
+            await until(lambda: door.log)
             await asyncio.sleep(0)
             door.open.set()
             await watching
@@ -331,8 +328,7 @@ def test_a_second_cancel_changes_nothing() -> None:
         door = Door()
         async with af.Engine() as engine:
             one = await engine.start(behind(door), run_id="r")
-            while not door.log:
-                await asyncio.sleep(0)
+            await until(lambda: door.log)
             one.cancel("first reason")
             one.cancel("second reason")
             await asyncio.sleep(0)
@@ -417,10 +413,11 @@ def test_a_suspended_run_goes_on_in_the_same_engine(where: str, tmp_path: Path) 
         flow = af.linear("flow", a, b)
         async with af.Engine(tmp_path / "runs.db" if where == "file" else None) as engine:
             one = await engine.start(flow, run_id="r")
-            while ("b", 1, False) not in deeds:
-                await asyncio.sleep(0)
+            await until(lambda: ("b", 1, False) in deeds)
             one.suspend("for lunch", grace=0.0)
-            with pytest.raises(af.RunSuspended, match=r"run 'r' is suspended \(for lunch\); resume it with") as suspended:
+            with pytest.raises(
+                af.RunSuspended, match=r"run 'r' is suspended \(for lunch\); resume it with"
+            ) as suspended:
                 await one
             assert suspended.value.reason == "for lunch" and one.state is RunState.SUSPENDED
             assert one.task("b").state is TaskState.PENDING
@@ -520,8 +517,7 @@ def test_a_run_taken_up_again_at_once_is_not_forgotten() -> None:
             one = await engine.start(flow, run_id="r")
             await asyncio.sleep(1.0)
             one.suspend(grace=0.0)
-            while one.state is not RunState.SUSPENDED:
-                await asyncio.sleep(0)
+            await until(lambda: one.state is RunState.SUSPENDED)
             for _ in range(100):
                 try:
                     two = await engine.take_up("r", flow)
@@ -553,8 +549,7 @@ def test_closing_suspends_what_runs_and_reverts_nothing(where: str, tmp_path: Pa
         async with engine:
             one = await engine.start(flow, run_id="r")
             waiting = asyncio.ensure_future(engine.run(behind(door), run_id="s"))
-            while door.log != ["waits", "waits"]:
-                await asyncio.sleep(0)
+            await until(lambda: door.log == ["waits", "waits"])
         assert door.log == ["waits", "waits"] and one.state is RunState.SUSPENDED
         with pytest.raises(af.RunSuspended, match="the engine is closing"):
             await waiting
@@ -646,8 +641,7 @@ def test_a_run_leaves_nothing_running(ending: str, where: str, tmp_path: Path) -
         async with af.Engine(tmp_path / "runs.db" if where == "file" else None) as engine:
             running = asyncio.ensure_future(engine.run(flow, on_cancel="revert"))
             if ending == "cancelled":
-                while not engine.running():
-                    await asyncio.sleep(0.001)
+                await until(lambda: engine.running())
                 running.cancel()
             if ending == "timeout":
                 running = asyncio.ensure_future(_within(0.05, running))
@@ -683,8 +677,7 @@ def test_a_loop_that_goes_down_at_the_very_end_of_a_run_does_not_hang() -> None:
     async def main() -> None:
         await engine.open()
         waiting.append(asyncio.ensure_future(engine.run(af.linear("flow", quick), on_cancel="suspend")))
-        while not (engine.running() and engine.running()[0].state is RunState.SUCCEEDED):
-            await asyncio.sleep(0)
+        await until(lambda: engine.running() and engine.running()[0].state is RunState.SUCCEEDED)
         raise ValueError("the application fails")
 
     with pytest.raises(ValueError, match="the application fails"):
@@ -707,8 +700,7 @@ def test_everything_that_lives_tells_its_state() -> None:
             assert repr(flow) == "<flow 'flow'>"
             assert repr(flow.compile()) == "<Plan 'flow': 3 tasks, 2 edges, 0 gates>"
             one = await engine.start(flow, run_id="r")
-            while not door.log:
-                await asyncio.sleep(0)
+            await until(lambda: door.log)
             assert repr(engine) == "<Engine on memory: open, 1 runs>"
             assert repr(one) == "<Run 'r' of flow 'flow': RUNNING, 1 of 3 tasks done>"
             assert repr(one.supervisor) == "<Supervisor of run 'r': RUNNING, 1 actors, 0 messages>"

@@ -14,7 +14,7 @@ import asyncflow as af
 from asyncflow import RunState
 from asyncflow.runtime import permits
 from asyncflow.runtime.permits import Claim, Pool
-from tests.runtime.loops import LoopClock, run
+from tests.runtime.loops import LoopClock, run, until
 
 
 class Gauge:
@@ -168,8 +168,7 @@ def test_threads_are_as_many_as_the_engine_allows() -> None:
     async def main() -> None:
         async with af.Engine(threads=2) as engine:
             one = await engine.start(af.unordered("f", *(af.task(name=f"t{n}")(body) for n in range(6))))
-            while gauge.inside["threads"] < 2:
-                await asyncio.sleep(0.001)
+            await until(lambda: gauge.inside["threads"] == 2)
             states = Counter(task.state.name for task in one.tasks())
             assert states == {"RUNNING": 2, "PENDING": 4}
             for _ in range(6):
@@ -372,8 +371,7 @@ def test_every_permit_comes_back_however_a_run_ends(ending: str, where: str, tmp
             if ending == "deadline":
                 deadline = 1.0 if many == 0 else asyncio.get_running_loop().time()  # long ago, either way
             one = await engine.start(flow, deadline=deadline)
-            while len(gauge.order) < many and not one.is_over:
-                await asyncio.sleep(0)
+            await until(lambda many=many, one=one: len(gauge.order) >= many or one.is_over)  # type: ignore[misc]
             gauge.order.clear()
             if ending == "cancel":
                 one.cancel()
@@ -432,8 +430,7 @@ def test_an_abandoned_body_keeps_its_permit_and_reverts_pass() -> None:
         other = af.task(name="other", limits=limit)(first)
         async with af.Engine(clock=LoopClock(), cancel_grace=5.0) as engine:
             one = await engine.start(flow)
-            while "hang" not in order:
-                await asyncio.sleep(0)
+            await until(lambda: "hang" in order)
             one.cancel()
             second = await engine.start(other)
             pool = engine._launcher._pools["one"]

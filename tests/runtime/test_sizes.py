@@ -147,7 +147,7 @@ def test_only_tasks_that_run_have_actors() -> None:
     seen: list[tuple[int, int]] = []
 
     @af.task
-    async def look(run_: Any = af.resource("run")) -> None:
+    async def look(run_: Any = af.resource("run")) -> None:  # noqa: B008
         await asyncio.sleep(0)
         seen.append((len(run_[0].supervisor._dispatcher.actors), len(asyncio.all_tasks())))
 

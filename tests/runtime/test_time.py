@@ -13,7 +13,7 @@ import pytest
 import asyncflow as af
 from asyncflow import RunState, TaskState
 from asyncflow.observers import Capture
-from tests.runtime.loops import LoopClock, others, run
+from tests.runtime.loops import LoopClock, others, run, until
 
 
 def now() -> float:
@@ -371,7 +371,9 @@ def test_a_body_that_is_never_gone_cannot_be_undone() -> None:
                 await one
             assert now() == pytest.approx(deaf._began + 1.0 + 10.0 + 100.0)
             assert one.state is RunState.FAILED and one.task("deaf").state is TaskState.REVERT_FAILED
-            assert failure.group_contains(af.AttemptAbandoned, match="task 'deaf' was told to stop and is still running")
+            assert failure.group_contains(
+                af.AttemptAbandoned, match="task 'deaf' was told to stop and is still running"
+            )
             assert set(failure.value.failures) == {"deaf (revert)"} and not failure.value.reverted
             deaf.let_go.set()
             await asyncio.sleep(1.0)
@@ -539,7 +541,9 @@ def test_a_revert_that_ignores_its_limit_is_left_behind() -> None:
             one.cancel()
             with pytest.raises(af.RunFailed) as failure:
                 await one
-            assert failure.group_contains(af.AttemptAbandoned, match=r"the revert of task 'a' went on after its 20\.0 s")
+            assert failure.group_contains(
+                af.AttemptAbandoned, match=r"the revert of task 'a' went on after its 20\.0 s"
+            )
             deaf.set()
             await asyncio.sleep(1.0)
             assert one.state is RunState.FAILED and not others()
@@ -605,8 +609,7 @@ def test_a_thread_that_outlives_its_timeout_is_left_behind(where: str, tmp_path:
         path = tmp_path / "runs.db" if where == "file" else None
         async with af.Engine(path, observers=[capture]) as engine:
             one = await engine.start(af.linear("f", blocks, af.task(name="next")(_nothing)))
-            while "AttemptTimedOut" not in capture.of("blocks"):
-                await asyncio.sleep(0.001)
+            await until(lambda: "AttemptTimedOut" in capture.of("blocks"))
             assert not seen
             let_go.set()
             await one
@@ -638,8 +641,7 @@ def test_a_cancelled_run_waits_for_its_thread_and_then_undoes_it() -> None:
     async def main() -> None:
         async with af.Engine() as engine:
             one = await engine.start(af.linear("f", loops))
-            while not deeds:
-                await asyncio.sleep(0.001)
+            await until(lambda: deeds)
             one.cancel()
             with pytest.raises(af.RunCancelled):
                 await one
