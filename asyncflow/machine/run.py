@@ -11,6 +11,8 @@ Seven invariants hold, and each has a test of its name:
 - *reverse order*: a task is undone only after everything after it that started has been.
 - *quiet after the end*: a run that has ended asks for nothing.
 - *replay is living*: the machine folded from a journal equals the machine that wrote it.
+
+Over 500 lines because what each event does to a run is one table, and one invariant often needs two of its rows.
 """
 
 from __future__ import annotations

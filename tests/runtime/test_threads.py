@@ -186,6 +186,29 @@ def test_closing_ends_idle_threads_and_refuses_calls() -> None:
     asyncio.run(main())
 
 
+def test_a_thread_that_ends_after_its_loop_harms_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was left behind by an engine that has closed; there is nobody left to be told."""
+    let_go = threading.Event()
+    threads: list[threading.Thread] = []
+    complaints: list[Any] = []
+
+    def call() -> None:
+        threads.append(threading.current_thread())
+        let_go.wait()
+
+    async def main() -> None:
+        bench = Bench()
+        bench.submit(call)
+        await until(lambda: threads)
+        await bench.executor.close()
+
+    monkeypatch.setattr(threading, "excepthook", complaints.append)
+    asyncio.run(main())
+    let_go.set()
+    threads[0].join(30.0)
+    assert not threads[0].is_alive() and not complaints
+
+
 # --- Through an engine ------------------------------------------------------------------------------------------------
 
 
