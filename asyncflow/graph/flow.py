@@ -34,6 +34,10 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
+FILE_MODULE = "asyncflow_file_"
+"""How the name begins that ``find_flow`` gives to the module of a script; no other process can import it by that."""
+
+
 class Flow(Composite, Generic[P, T_co]):
     """
     A composition of tasks and other flows. ``P`` are its inputs and ``T_co`` is what it returns.
@@ -140,9 +144,9 @@ class Flow(Composite, Generic[P, T_co]):
         if attribute is None:
             return None
         place = self._module
-        if place == "__main__":
+        if place == "__main__" or (place or "").startswith(FILE_MODULE):
             spec, file = getattr(module, "__spec__", None), getattr(module, "__file__", None)
-            if spec is not None:
+            if place == "__main__" and spec is not None:
                 place = spec.name
             elif file is not None:
                 place = str(Path(file).resolve())

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from asyncflow import messages as m
+from asyncflow.errors import IllegalTransition
 from asyncflow.graph.plan import Plan
 from asyncflow.machine.revert import ReverseOrder
 from asyncflow.outcomes import Cancelled, Failure, TimedOut
@@ -301,6 +302,14 @@ class Ledger:
             check_task_step(old, new, self.plan.path(task))
         self.states[task] = new
         return old
+
+    def _check_in_flight(self, task: int) -> None:
+        """Let an ending pass only for what has started and has none: one ending an attempt."""
+        state = self.states[task]
+        if task in self._ended or not (state == RUNNING or (state == REVERTING and task in self.reverting)):
+            raise IllegalTransition(
+                f"task {self.plan.path(task)!r} is {TaskState(state).name} and has nothing in flight that could end"
+            )
 
     def _settle(self, node: int) -> None:
         """Count *node* in at everything after it. Gates pass on the way, by a stack and not by recursion."""

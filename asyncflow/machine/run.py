@@ -41,7 +41,7 @@ from asyncflow.machine.ledger import (
 )
 from asyncflow.machine.revert import ReverseOrder
 from asyncflow.outcomes import Cancelled, Failure, TimedOut
-from asyncflow.states import RunState, TaskState, check_run_step, check_task_step
+from asyncflow.states import RunState, check_run_step, check_task_step
 
 RUN_DEADLINE = -1
 """The scope that ``DeadlinePassed`` names for the deadline of the run, which lies around all flows."""
@@ -463,14 +463,6 @@ class RunMachine(Ledger):
         if self.attempts[task] and self._reverse is not None and self._reverse.is_open(task):
             self._reverts_open += 1
             self._reverts.append(task)
-
-    def _check_in_flight(self, task: int) -> None:
-        """Let an ending pass only for what has started and has none: one ending an attempt."""
-        state = self.states[task]
-        if task in self._ended or not (state == RUNNING or (state == REVERTING and task in self.reverting)):
-            raise IllegalTransition(
-                f"task {self.plan.path(task)!r} is {TaskState(state).name} and has nothing in flight that could end"
-            )
 
     # --- Small steps --------------------------------------------------------------------------------------------------
 

@@ -52,7 +52,7 @@ def groups(size: int) -> Flow[..., Any]:
 
 
 @pytest.mark.parametrize("make", [chain, wide])
-def test_a_hundred_thousand_tasks_are_undone_again(make: Callable[[int], Flow[..., Any]]) -> None:
+def test_tens_of_thousands_of_tasks_are_undone_again(make: Callable[[int], Flow[..., Any]]) -> None:
     """Undoing is as linear as doing, and recurses over nothing either."""
     undone = 0
 
@@ -62,7 +62,7 @@ def test_a_hundred_thousand_tasks_are_undone_again(make: Callable[[int], Flow[..
 
     async def main() -> None:
         async with af.Engine(keep=0) as engine:
-            part = make(100_000)
+            part = make(30_000)
             run_ = await engine.start(af.linear("flow", part, bad))
             with pytest.raises(af.RunFailed):
                 await run_
@@ -70,7 +70,7 @@ def test_a_hundred_thousand_tasks_are_undone_again(make: Callable[[int], Flow[..
             undone = sum(task.state is af.TaskState.REVERTED for task in run_.tasks())
 
     run(main)
-    assert undone == 100_001
+    assert undone == 30_001
 
 
 def test_builders_nested_a_thousand_deep_run() -> None:

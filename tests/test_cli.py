@@ -1,0 +1,210 @@
+"""The command line, as a shell sees it: what it prints, where, and the exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("typer")
+
+PROJECT = Path(__file__).parent.parent
+FLOWS = """
+import asyncio
+import pathlib
+
+import asyncflow as af
+
+HERE = pathlib.Path(__file__).parent
+
+
+@af.task
+async def double(n: int) -> int:
+    return n * 2
+
+
+@double.revert
+async def undo_double() -> None:
+    (HERE / "undone").touch()
+
+
+@af.task
+async def wait(n: int) -> int:
+    if not (HERE / "go").exists():
+        (HERE / "waiting").touch()
+        await asyncio.Event().wait()
+    return n + 1
+
+
+@af.task
+async def fail(n: int) -> int:
+    raise ValueError(f"no {n}")
+
+
+@af.flow
+def simple(n: int) -> int:
+    return double(n)
+
+
+@af.flow
+def slow(n: int) -> int:
+    return wait(double(n))
+
+
+@af.flow
+def failing(n: int) -> int:
+    return fail(double(n))
+
+
+nothing = 3
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a module of flows."""
+    (tmp_path / "flows.py").write_text(FLOWS)
+    return tmp_path
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    environment = os.environ | {"PYTHONPATH": str(PROJECT), "COLUMNS": "200", "NO_COLOR": "1"}
+    environment.pop("ASYNCFLOW_DB", None)
+    return subprocess.Popen(
+        [sys.executable, "-c", "from asyncflow.cli import main; main()", *arguments],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        env=environment,
+    )
+
+
+def call(folder: Path, *arguments: str) -> tuple[int, str, str]:
+    """Return the exit code, standard output and standard error of one command."""
+    process = start(folder, *arguments)
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+def interrupted(folder: Path, number: int) -> tuple[int, str, str]:
+    """Start the slow flow, send it a signal once it waits, and return how it ended."""
+    process = start(folder, "run", "flows.py:slow", "-i", "n=4", "--run-id", "r", "--quiet")
+    while not (folder / "waiting").exists():
+        assert process.poll() is None, process.communicate()
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+def test_a_run_prints_its_value_and_nothing_else(folder: Path) -> None:
+    """Standard output is for programs, progress goes elsewhere."""
+    code, out, _ = call(folder, "run", "flows:simple", "-i", "n=4")
+    assert (code, out) == (0, "8\n")
+    code, out, _ = call(folder, "run", "flows.py:simple", "-i", "n=5", "--json", "--run-id", "five")
+    assert code == 0
+    assert json.loads(out) == {"run": "five", "state": "SUCCEEDED", "value": 10}
+
+
+def test_a_failed_run_is_one_line_and_exit_code_1(folder: Path) -> None:
+    """A traceback is for those who ask for one."""
+    code, out, err = call(folder, "run", "flows:failing", "-i", "n=4", "--run-id", "r", "--quiet")
+    assert (code, out) == (1, "")
+    assert "run 'r' failed in 'fail'; everything it had done is undone" in err
+    assert "fail: builtins.ValueError: no 8" in err
+    assert "Traceback" not in err
+    assert "Traceback" in call(folder, "--debug", "run", "flows:failing", "-i", "n=4", "--quiet")[2]
+
+
+def test_a_killed_run_is_listed_shown_and_resumed(folder: Path) -> None:
+    """The whole point, from a shell."""
+    assert interrupted(folder, signal.SIGKILL)[0] == -signal.SIGKILL
+    code, out, _ = call(folder, "ls", "--json")
+    assert code == 0
+    assert [(run["run"], run["state"]) for run in json.loads(out)] == [("r", "INTERRUPTED")]
+    code, out, _ = call(folder, "show", "r")
+    assert code == 0
+    assert "INTERRUPTED, 1 of 2 tasks done" in out and "asyncflow resume r --db asyncflow.db" in out
+    shown = json.loads(call(folder, "show", "r", "--json")[1])
+    assert {task["path"]: task["state"] for task in shown["tasks"]} == {"double": "SUCCEEDED", "wait": "RUNNING"}
+    (folder / "go").touch()
+    assert call(folder, "resume", "r", "--quiet")[:2] == (0, "9\n")
+    assert call(folder, "resume", "r", "--quiet")[:2] == (0, "9\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_is_suspended_and_says_how_to_resume(folder: Path, number: int) -> None:
+    """Ctrl-C must cost nothing but the command that it prints."""
+    code, out, err = interrupted(folder, number)
+    assert (code, out) == (3, "")
+    assert "run 'r' is suspended; go on with: asyncflow resume" in err
+    assert json.loads(call(folder, "ls", "--json")[1])[0]["state"] == "SUSPENDED"
+    (folder / "go").touch()
+    assert call(folder, "resume", "r", "--quiet")[:2] == (0, "9\n")
+
+
+def test_a_run_that_nobody_owns_is_cancelled_here(folder: Path) -> None:
+    """What a killed process left must not need another run to be undone."""
+    interrupted(folder, signal.SIGKILL)
+    code, out, _ = call(folder, "cancel", "r")
+    assert (code, out) == (0, "run 'r' is CANCELLED\n")
+    assert (folder / "undone").exists()
+
+
+def test_a_run_that_another_process_owns_is_cancelled_there(folder: Path) -> None:
+    """Its owner looks about once a second."""
+    process = start(folder, "run", "flows.py:slow", "-i", "n=4", "--run-id", "r", "--quiet")
+    while not (folder / "waiting").exists():
+        assert process.poll() is None, process.communicate()
+    code, out, _ = call(folder, "cancel", "r")
+    assert code == 0 and "its owner has been asked to cancel it" in out
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 4
+    assert "run 'r' was cancelled (cancelled from the command line)" in err
+
+
+def test_a_flow_is_drawn_and_checked(folder: Path) -> None:
+    """Looking costs nothing: no journal is made."""
+    assert "double" in call(folder, "graph", "flows:slow")[1]
+    assert "flowchart TD" in call(folder, "graph", "flows:slow", "-f", "mermaid")[1]
+    assert call(folder, "graph", "flows:slow", "-f", "dot")[1].startswith("digraph")
+    code, out, _ = call(folder, "check", "flows:slow", "--json")
+    assert code == 0 and json.loads(out)["inputs"] == {"n": "int"}
+    assert not (folder / "asyncflow.db").exists()
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["resume"], ["ls"], ["show"], ["graph"], ["check"], ["cancel"]])
+def test_every_command_explains_itself(folder: Path, command: list[str]) -> None:
+    """Help is where people learn what there is."""
+    code, out, _ = call(folder, *command, "--help")
+    assert code == 0 and "Usage" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "flows"], r"'flows' does not name a flow; write package.module:flow or path/to/file.py:flow"),
+        (["run", "nowhere:flow"], "module 'nowhere' cannot be imported"),
+        (["run", "nowhere.py:flow"], "there is no file 'nowhere.py'"),
+        (["run", "flows:simpel"], "has no 'simpel' (did you mean 'simple'?)"),
+        (["run", "flows:nothing"], "'flows:nothing' is a int, not a flow or task; name one that is"),
+        (["run", "flows:simple"], "flow 'simple' needs input 'n', which nothing in it provides"),
+        (["run", "flows:simple", "-i", "n"], "-i 'n' is not of the form name=value"),
+        (["run", "flows:simple", "-i", "n=1", "-i", "n=2"], "input 'n' is given twice"),
+        (["run", "flows:simple", "-i", "n=1", "--durability", "safe"], "durability='safe' is not one of"),
+        (["ls"], "there is no journal 'asyncflow.db'; name it with --db FILE"),
+        (["graph", "flows:simple", "-f", "png"], "--format 'png' is not one of text, mermaid, dot"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(folder: Path, arguments: list[str], message: str) -> None:
+    """Nothing was run, and the line says what to type instead."""
+    code, out, err = call(folder, *arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
