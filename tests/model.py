@@ -378,10 +378,12 @@ class Model:
             self._assert_may_start(life)
             assert event.failure is not None, "nothing says why"
             assert life.state in ("PENDING", "WAITING")
-            if life.is_in_doubt:
-                too_often = life.crashes >= declared.max_crashes
+            reason = event.failure.type_name.rpartition(".")[2]
+            if reason == "LostTooOften":
+                assert life.is_in_doubt and life.crashes >= declared.max_crashes, "it may be tried again"
+            elif reason == "AttemptInDoubt":
                 forbidden = declared.on_crash == "fail" and declared.reconciler is None
-                assert too_often or forbidden, "it may be tried again"
+                assert life.is_in_doubt and forbidden, "it may be tried again"
             life.state, life.is_in_doubt = "FAILED", False
         self.failures.append(life.path)
         if self.phase == "forward":

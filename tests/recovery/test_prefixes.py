@@ -25,7 +25,7 @@ QUICK = settings(
     derandomize=True,
     phases=(Phase.explicit, Phase.generate),
 )
-THOROUGH = settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+THOROUGH = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(autouse=True)
