@@ -422,7 +422,7 @@ class Engine:
 
     async def _abandoned_by_caller(self, run: Run[Any], policy: str, cancelled: asyncio.CancelledError) -> None:
         ending, supervisor = run.ending, run.supervisor
-        if policy == "revert" and not self._is_closing:
+        if policy == "revert" and not self._is_closing and not supervisor.is_going_down():
             run.cancel("the caller was cancelled")
             if await outlast(ending, self._undo_grace):
                 return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Mapping
 from contextvars import copy_context
 from typing import Any
@@ -17,6 +18,7 @@ from asyncflow.errors import (
     InputError,
     PlanChanged,
     RunOvertaken,
+    RunSuspended,
     StoreError,
 )
 from asyncflow.executors.loop import begin
@@ -175,7 +177,19 @@ class Launcher:
         run: Run[Any] = Run(supervisor, loop.create_future())
         self.runs[run.run_id] = run
         run.keeper = begin(self._look_after(run, supervisor, journal, first), loop, f"run {run.run_id}", copy_context())
+        if sys.version_info < (3, 12):
+            run.keeper.add_done_callback(lambda _: self._never_begun(run))
         return run
+
+    def _never_begun(self, run: Run[Any]) -> None:
+        """Tell who waits for a run whose keeper was cancelled before its first step: the loop went down that moment."""
+        if run.ending.done():
+            return
+        del self.runs[run.run_id]
+        run.supervisor.rest()
+        text = f"run {run.run_id!r} had not begun when the event loop closed; go on with engine.resume({run.run_id!r})"
+        run.ending.set_exception(RunSuspended(text, run_id=run.run_id, reason="the event loop is closing"))
+        run.ending.exception()
 
     async def _look_after(self, run: Run[Any], supervisor: Supervisor, journal: Journal, first: list[m.Event]) -> None:
         value: Any = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import sys
 from collections.abc import Callable, Coroutine
 from contextvars import Context as ContextVars
@@ -56,13 +55,7 @@ class LoopWork:
 
     def stop(self) -> None:
         """Raise CancelledError where the body waits."""
-        body = self._task.get_coro()
-        if inspect.iscoroutine(body) and inspect.getcoroutinestate(body) == inspect.CORO_CREATED:
-            # Not begun yet (Python 3.11): cancelled now, it would end without a word. Its first step is in line
-            # already.
-            self._task.get_loop().call_soon(self._task.cancel)
-        else:
-            self._task.cancel()
+        self._task.cancel()
 
 
 class LoopExecutor:
@@ -73,7 +66,16 @@ class LoopExecutor:
 
     def submit(self, call: Call, done: Callable[[Any, BaseException | None], None]) -> LoopWork:
         """Start *call*; on Python 3.12 and later it may have ended when this returns."""
-        return LoopWork(begin(_drive(call, done), self._loop, call.name, call.context))
+        task = begin(_drive(call, done), self._loop, call.name, call.context)
+        if sys.version_info < (3, 12):
+
+            def never_begun(task: asyncio.Task[None]) -> None:
+                # Cancelled before its first step, it ends without having come to say so.
+                if task.cancelled():
+                    done(None, asyncio.CancelledError())
+
+            task.add_done_callback(never_begun)
+        return LoopWork(task)
 
     async def close(self) -> None:
         """Nothing to let go of: calls on their way belong to their runs."""

@@ -60,6 +60,10 @@ class Home(Protocol):
         """Return the nearest deadline around *task*."""
         ...
 
+    def is_going_down(self) -> bool:
+        """Tell whether the loop is ending, which cancels every asyncio task, a body's as well."""
+        ...
+
     def interrupted(self, error: BaseException) -> None:
         """A body raised KeyboardInterrupt or SystemExit: suspend the run, then let *error* go on."""
         ...
@@ -254,7 +258,7 @@ class Actor:
     def _attempt_ended(self, value: Any, error: BaseException | None) -> None:
         if error is None:
             self._succeed(value)
-        elif isinstance(error, asyncio.CancelledError) and self._order is not None:
+        elif isinstance(error, asyncio.CancelledError) and (self._order is not None or self._home.is_going_down()):
             self._gave_way(abandoned=False)
         elif isinstance(error, (KeyboardInterrupt, SystemExit)):
             self._home.report(m.AttemptLost(self.task, "suspend"))
@@ -326,7 +330,7 @@ class Actor:
         elif isinstance(error, (KeyboardInterrupt, SystemExit)):
             home.report(m.AttemptLost(self.task, "suspend"))
             home.interrupted(error)
-        elif self._order == "suspend" and isinstance(error, asyncio.CancelledError):
+        elif isinstance(error, asyncio.CancelledError) and (self._order == "suspend" or home.is_going_down()):
             home.report(m.AttemptLost(self.task, "suspend"))
         else:
             if isinstance(error, asyncio.CancelledError):

@@ -103,6 +103,7 @@ class Supervisor:
         self.returns = self._dispatcher.returns
         self._timers: dict[object, Timer] = {}
         self._is_over = False
+        self._keeper: asyncio.Task[Any] | None = None  # the asyncio task in which this run lives
         self._interruption: BaseException | None = None
         # Tasks whose future someone holds, woken at the run's every record.
         self.on_record: list[Callable[[list[m.Event]], None]] = []
@@ -174,6 +175,10 @@ class Supervisor:
         """Return the nearest deadline around *task*."""
         return self.machine.deadline_of(task)
 
+    def is_going_down(self) -> bool:
+        """Tell whether the loop is ending: nobody else cancels a supervisor, and a loop cancels all at once."""
+        return self._keeper is not None and self._keeper.cancelling() > 0
+
     def interrupted(self, error: BaseException) -> None:
         """Suspend the run; *error* goes on from here once that is recorded."""
         self._interruption = error
@@ -201,6 +206,7 @@ class Supervisor:
             StoreError: The journal could not be written. The run is resumable once that is mended.
             KeyboardInterrupt, SystemExit: A body raised it; the run is suspended.
         """
+        self._keeper = asyncio.current_task()
         for event in first:
             self.take(event)
         self.values.load_inputs()
@@ -208,7 +214,6 @@ class Supervisor:
         try:
             await self._turns()
         except asyncio.CancelledError:
-            # Nobody cancels a supervisor but a loop that is going down.
             await self._go_down()
             raise
         finally:
@@ -247,7 +252,12 @@ class Supervisor:
         """
         Stop the bodies and record that; further cancels are the same news again, and this gives way to the second.
         """
-        self.suspend("the event loop is closing", grace=0.0, recover=True)
+        self.grace = 0.0
+        if self.machine.suspend_reason is None:
+            # Before all that is in the inbox: bodies that the loop itself has cancelled are not to be started again.
+            self._take_in(m.SuspendRequested("the event loop is closing", recover=True))
+        else:
+            self._dispatcher.stop_bodies()
         try:
             await self._turns()
         except asyncio.CancelledError:
@@ -260,10 +270,8 @@ class Supervisor:
         for message in self.inbox.take(EVENTS_A_TURN):
             if isinstance(message, _Note):
                 message.act()
-            elif self._is_timely(message):
-                self.take(message)
-                if type(message) is m.SuspendRequested:
-                    self.later("grace", self.clock.now() + self.grace, self._dispatcher.stop_bodies)
+            else:
+                self._take_in(message)
         machine, dispatcher = self.machine, self._dispatcher
         while commands := machine.due(EVENTS_A_TURN):
             dispatcher.answer(commands)
@@ -271,6 +279,12 @@ class Supervisor:
                 break
         dispatcher.serve()
         return bool(commands)
+
+    def _take_in(self, event: m.Event) -> None:
+        if self._is_timely(event):
+            self.take(event)
+            if type(event) is m.SuspendRequested:
+                self.later("grace", self.clock.now() + self.grace, self._dispatcher.stop_bodies)
 
     # --- What the dispatcher calls (its Desk) -------------------------------------------------------------------------
 

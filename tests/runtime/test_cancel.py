@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -78,10 +79,11 @@ class Trial:
         if self.policy == "revert":
             assert state in (RunState.CANCELLED, RunState.SUCCEEDED, RunState.REVERTED)
             if state is not RunState.SUCCEEDED:
-                # A thread may not have come to what had started on record; that is undone all the same.
+                # A thread, or the loop on Python 3.11, may not have come to what has started on record; that is undone
+                # all the same.
                 missing, extra = deeds.begun() - deeds.undone(), deeds.undone() - deeds.begun()
                 assert not missing, "what started must be undone"
-                assert not extra or self.make is scenes.threads
+                assert not extra or self.make is scenes.threads or sys.version_info < (3, 12)
                 assert all(deeds.count("undo", path) == 1 for path in deeds.undone())
             assert state is not RunState.REVERTED or isinstance(scene.value, type)
             return
@@ -117,7 +119,6 @@ def test_a_cancel_at_any_turn_leaves_nothing_half_done(make: Callable[[], Scene]
     assert count >= 3, "the scene was over before it could be disturbed"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["revert", "suspend"])
 @pytest.mark.parametrize("make", [scenes.fan, scenes.retry, scenes.failing, scenes.limited])
 def test_a_cancel_at_any_turn_leaves_nothing_half_done_in_a_file(
@@ -412,3 +413,54 @@ def test_a_loop_that_goes_down_suspends(where: str, tmp_path: Path) -> None:
 
     if path is not None:
         asyncio.run(again())
+
+
+@pytest.mark.parametrize("where", ["memory", "file"])
+@pytest.mark.parametrize("make", [scenes.fan, scenes.retry, scenes.failing, scenes.stubborn, scenes.limited])
+def test_a_loop_that_goes_down_at_any_turn_leaves_runs_resumable(
+    make: Callable[[], Scene], where: str, tmp_path: Path
+) -> None:
+    """Everything is cancelled at once then, supervisors and callers alike, and nobody closes the engine."""
+    turn, is_over = 0, False
+    while not is_over:
+        path = tmp_path / f"{turn}.db" if where == "file" else None
+        scene, seen = make(), list[af.Run[Any]]()
+
+        async def main(
+            turn: int = turn, path: Path | None = path, scene: Scene = scene, seen: list[af.Run[Any]] = seen
+        ) -> None:
+            loop = asyncio.get_running_loop()
+            assert isinstance(loop, SteppedLoop)
+            engine = await af.Engine(path, clock=None if path else LoopClock(), durability="process").open()
+            seen.append(await engine.start(scene.flow, run_id="r"))
+            waiting = asyncio.ensure_future(engine.run(scene.flow, run_id="s", on_cancel="revert"))
+            waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
+            down = loop.create_future()
+            loop.step_in(turn, lambda: down.done() or down.set_result(None))
+            await down
+
+        with asyncio.Runner(loop_factory=lambda: SteppedLoop(owns_time=where == "memory")) as runner:
+            runner.run(main())
+        [one] = seen
+        state = one.state
+        is_over = state.is_ended
+        # On Python 3.11 the run may not have begun; then nothing more than its first record is in the journal.
+        has_begun = sys.version_info >= (3, 12) or state is not RunState.RUNNING
+        assert one.is_over and (is_over or not has_begun or state is RunState.SUSPENDED), f"before turn {turn}"
+        if not isinstance(scene.value, type):
+            assert not {path for what, path in scene.deeds.list if what == "undo"}, f"before turn {turn}"
+        if path is not None and has_begun:
+            run(lambda path=path, scene=scene: taken_up_again(path, scene), owns_time=False)  # type: ignore[misc]
+        turn += 1
+
+
+async def taken_up_again(path: Path, scene: Scene) -> None:
+    async with af.Engine(path) as engine:
+        for info in await engine.runs():
+            if sys.version_info < (3, 12) and info.state is RunState.RUNNING:
+                continue  # it had not begun: its engine, which nobody closed, owns it while this process lives
+            if isinstance(scene.value, type):
+                with pytest.raises(af.RunFailed):
+                    await engine.resume(info.run_id, scene.flow)
+            else:
+                assert await engine.resume(info.run_id, scene.flow) == scene.value
