@@ -66,6 +66,10 @@ class Engine:
         undo_grace: Seconds that undoing may hold up a cancelled caller; the run is suspended then.
         grace: Seconds that running bodies have when the engine closes.
         cancel_grace: Seconds in which a body must give way to a cancel before it is left behind.
+        on_failure: What becomes of running siblings when a task fails for good, in flows that do not say it: "cancel"
+            or "finish".
+        never_revert: Let a run that fails stand as it is, FAILED and resumable, instead of undoing it; no controller is
+            asked. A run may choose for itself.
         keep: How many ended runs a journal in memory keeps.
         debug: Hand on decoded copies of values, so that code which relies on sharing them fails at once and not after a
             resume.
@@ -84,6 +88,8 @@ class Engine:
         undo_grace: float = 30.0,
         grace: float = 5.0,
         cancel_grace: float = 10.0,
+        on_failure: str = "cancel",
+        never_revert: bool = False,
         keep: int = 1000,
         debug: bool = False,
         store: Store | None = None,
@@ -103,6 +109,7 @@ class Engine:
         self._resources = dict(resources or {})
         self._announcer = Announcer()
         self._first_observers = [_check_observer(observer) for observer in observers]
+        self._never_revert = never_revert
         self._undo_grace = undo_grace
         self._grace = grace
         self._launcher = Launcher(
@@ -114,6 +121,7 @@ class Engine:
             grace=grace,
             cancel_grace=cancel_grace,
             hands_on_copies=debug and store.keeps_bytes,
+            on_failure=_one_of("on_failure", on_failure, ("cancel", "finish")),
         )
         self._runs = self._launcher.runs
         self._launching: set[asyncio.Task[Run[Any]]] = set()
@@ -201,6 +209,7 @@ class Engine:
         deadline: float | datetime | None = None,
         durability: str | None = None,
         on_cancel: str | None = None,
+        never_revert: bool | None = None,
     ) -> T:
         """
         Run *flow* to its end and return its value. Leaves nothing running, however it ends.
@@ -212,6 +221,7 @@ class Engine:
             deadline: When to give up and undo: POSIX seconds, or a datetime with a time zone.
             durability: The run's own level, instead of the engine's.
             on_cancel: "suspend" or "revert", instead of the engine's.
+            never_revert: Whether a failure leaves everything as it is, instead of the engine's choice.
 
         Raises:
             RunFailed: A task failed for good, or a deadline passed. The members are the original exceptions.
@@ -222,7 +232,7 @@ class Engine:
             FlowError: The flow cannot be compiled.
         """
         policy = self._policy(on_cancel)
-        run = await self._hold(self._begin(flow, inputs, run_id, deadline, durability), policy)
+        run = await self._hold(self._begin(flow, inputs, run_id, deadline, durability, never_revert), policy)
         return cast("T", await self._attend(run, policy))
 
     async def start(
@@ -233,6 +243,7 @@ class Engine:
         run_id: str | None = None,
         deadline: float | datetime | None = None,
         durability: str | None = None,
+        never_revert: bool | None = None,
     ) -> Run[T]:
         """
         Start *flow* and return its :class:`Run`, which belongs to the engine: await it, watch it, cancel it, or leave
@@ -240,7 +251,7 @@ class Engine:
 
         Takes what :meth:`run` takes. When this returns, the run is in the journal.
         """
-        launching = self._begin(flow, inputs, run_id, deadline, durability)
+        launching = self._begin(flow, inputs, run_id, deadline, durability, never_revert)
         return await self._hold(launching, self._on_cancel)
 
     async def resume(
@@ -285,6 +296,23 @@ class Engine:
         """Do what :meth:`resume` does, and return the :class:`Run` instead of waiting for it."""
         self._check_open()
         taking = self._launcher.take_up(run_id, flow, deadline=_posix(deadline), accept_changes=accept_changes)
+        return await self._hold(taking, self._on_cancel)
+
+    async def reset(
+        self, run_id: str, flow: Flow[..., T] | None = None, *, deadline: float | datetime | None = None
+    ) -> Run[T]:
+        """
+        Make a run that has ended start over, with the inputs that it was given, and return it.
+
+        Nothing is undone by this: what a run that succeeded has done stays done, and is done again. Keys of idempotency
+        are new. Takes *flow* and *deadline* as :meth:`resume` does.
+
+        Raises:
+            RunUnfinished: It has not ended.
+            RunNotFound, RunBusy, CorruptRecord: As for :meth:`resume`.
+        """
+        self._check_open()
+        taking = self._launcher.take_up(run_id, flow, deadline=_posix(deadline), start_over=True)
         return await self._hold(taking, self._on_cancel)
 
     async def recover(self) -> list[Run[Any]]:
@@ -388,6 +416,7 @@ class Engine:
         run_id: str | None,
         deadline: float | datetime | None,
         durability: str | None,
+        never_revert: bool | None,
     ) -> Coroutine[Any, Any, Run[Any]]:
         self._check_open()
         level = self._durability if durability is None else _one_of("durability", durability, DURABILITY)
@@ -397,6 +426,7 @@ class Engine:
             run_id=None if run_id is None else check_run_id(run_id),
             deadline=_posix(deadline),
             durability=level,
+            never_revert=self._never_revert if never_revert is None else never_revert,
         )
 
     async def _hold(self, launching: Coroutine[Any, Any, Run[Any]], policy: str) -> Run[Any]:

@@ -98,6 +98,10 @@ class RunNotFound(RunError):
     """The journal has no run of this id."""
 
 
+class RunUnfinished(RunError):
+    """The run has not ended, so it cannot start over."""
+
+
 class RunBusy(RunError):
     """A living engine owns the run. ``owner`` says which process."""
 
@@ -237,6 +241,14 @@ class MissingElement(AsyncflowError):
 
 class InputUnavailable(AsyncflowError):
     """A task's input comes from a task that was skipped, and there is no default."""
+
+
+class NothingToTry(AsyncflowError):
+    """A controller that tries its flow with each of some values was given none."""
+
+
+class WrongDecision(AsyncflowError):
+    """A controller's ``on_failure`` returned something that is no Decision."""
 
 
 class RecordedError(AsyncflowError):

@@ -19,6 +19,7 @@ from asyncflow.errors import (
     PlanChanged,
     RunOvertaken,
     RunSuspended,
+    RunUnfinished,
     StoreError,
 )
 from asyncflow.executors.loop import begin
@@ -38,6 +39,7 @@ from asyncflow.runtime.observe import Announcer
 from asyncflow.runtime.permits import Pool
 from asyncflow.runtime.shelter import see_through
 from asyncflow.runtime.supervisor import Supervisor
+from asyncflow.states import RunState
 
 OBSERVERS_MAY_TAKE = 1.0
 """Seconds that the end of a run waits for observers to have seen it."""
@@ -61,6 +63,7 @@ class Launcher:
         grace: float,
         cancel_grace: float,
         hands_on_copies: bool,
+        on_failure: str,
     ) -> None:
         self.runs: dict[str, Run[Any]] = {}
         self.executors: dict[str, Executor] = {}
@@ -74,6 +77,7 @@ class Launcher:
         self._grace = grace
         self._cancel_grace = cancel_grace
         self._hands_on_copies = hands_on_copies
+        self._on_failure = on_failure
         # One a plan, made when the plan is first seen here and found to fit this engine.
         self._codecs: WeakKeyDictionary[Plan, Codec] = WeakKeyDictionary()
 
@@ -85,6 +89,7 @@ class Launcher:
         run_id: str | None,
         deadline: float | None,
         durability: str,
+        never_revert: bool,
     ) -> Run[Any]:
         """Begin a run of *flow*. It is in the journal when this returns, or was refused before it existed."""
         flow = as_flow(flow)
@@ -96,7 +101,8 @@ class Launcher:
         if store.keeps_bytes:
             given = {name: _seal_input(flow.name, name, value, codec, blobs) for name, value in given.items()}
         plan_id = self._id_of(plan)
-        first = m.Record(self._clock.now(), [m.RunStarted(run_id, flow.name, plan_id, given, deadline)])
+        started = m.RunStarted(run_id, flow.name, plan_id, given, deadline, self._on_failure, never_revert)
+        first = m.Record(self._clock.now(), [started])
         flow_ref = flow.ref if store.keeps_bytes else None
         new = NewRun(run_id=run_id, flow=flow.name, flow_ref=flow_ref, plan=plan_id, durability=durability)
         journal = await store.create(new, lambda: recorded.body_of(plan), first, blobs)
@@ -114,8 +120,12 @@ class Launcher:
         deadline: float | None = None,
         accept_changes: bool = False,
         cancel_reason: str | None = None,
+        start_over: bool = False,
     ) -> Run[Any]:
-        """Go on with a run from its journal; without a *flow*, with the one that the journal names."""
+        """
+        Go on with a run from its journal; without a *flow*, with the one that the journal names. *start_over* is for
+        one that has ended.
+        """
         store = self._store
         journal = await store.claim(run_id)
         try:
@@ -128,17 +138,26 @@ class Launcher:
             named = plans_named(records)
             plans = {name: plan if name == plan_id else recorded.decode(await store.plan(name)) for name in set(named)}
             machine = fold(records, plans)
-            goes_on = not machine.phase.is_ended or bool(machine.revert_failures)
+            if start_over and not machine.phase.is_ended:
+                raise RunUnfinished(
+                    f"run {run_id!r} is {machine.state.value}, and only one that has ended can start over; cancel it "
+                    "first, or resume it",
+                    run_id=run_id,
+                )
+            goes_on = start_over or not machine.phase.is_ended or machine.phase is RunState.FAILED
             has_changed = named[-1] != plan_id
             if has_changed:
                 if goes_on:
-                    _accept(machine, plan, accept_changes)
+                    if not start_over:
+                        _accept(machine, plan, accept_changes)
                     await store.save_plan(plan_id, lambda: recorded.body_of(plan))
                 machine.adopt(plan)
             number = sum(len(record.events) for record in records)
             supervisor = self._supervisor(machine, journal, run_id, codec, number)
             first: list[m.Event] = []
-            if goes_on:
+            if start_over:
+                first = [m.RunReset(plan_id, deadline)]
+            elif goes_on:
                 first = recovery(machine, plan=plan_id if has_changed else None, deadline=deadline)
                 if cancel_reason is not None:
                     first.append(m.CancelRequested(cancel_reason))

@@ -29,13 +29,21 @@ class Event(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class RunStarted(Event, frozen=True, tag=1):
-    """The run exists. ``inputs`` are by name; ``deadline`` is POSIX seconds; ``plan`` is the plan's content hash."""
+    """
+    The run exists.
+
+    ``inputs`` are by name; ``deadline`` is POSIX seconds; ``plan`` is the plan's content hash. ``on_failure`` is what
+    flows that do not say it do with running siblings, "cancel" or "finish"; ``never_revert`` lets a run that fails
+    stand as it is.
+    """
 
     run_id: str
     flow: str
     plan: str
     inputs: dict[str, Value]
     deadline: float | None = None
+    on_failure: str = "cancel"
+    never_revert: bool = False
 
 
 class RunResumed(Event, frozen=True, tag=2):
@@ -70,6 +78,13 @@ class DeadlinePassed(Event, frozen=True, tag=6):
     """The time limit of a scope has passed; scope 0 is the run itself."""
 
     scope: int
+
+
+class RunReset(Event, frozen=True, tag=9):
+    """A run that had ended starts over, with the inputs that it was given and under ``plan``."""
+
+    plan: str
+    deadline: float | None = None
 
 
 class RunEnded(Event, frozen=True, tag=7):
@@ -210,12 +225,28 @@ class ConditionAnswered(Event, frozen=True, tag=30):
 
 
 class ControllerAnswered(Event, frozen=True, tag=31):
-    """A flow's controller was asked; ``decision`` names it, ``value`` is what it provides inside its flow next."""
+    """
+    A flow that failed has fallen still, and its controller was asked what becomes of it.
+
+    ``decision`` is "retry", "revert" or "revert_all"; ``wait`` is how many seconds to wait before it runs again;
+    ``failure`` is what the controller raised instead of answering, which counts as "revert".
+    """
 
     scope: int
     decision: str
-    value: Value = None
+    wait: float = 0.0
     failure: Failure | None = None
+
+
+class FlowStartedOver(Event, frozen=True, tag=33):
+    """
+    What had started in a flow is undone, and the flow runs again: its controller first, not before ``at`` (POSIX
+    seconds), if given. ``tasks`` are those whose state becomes PENDING by this.
+    """
+
+    scope: int
+    tasks: list[int]
+    at: float | None = None
 
 
 class TaskSkipped(Event, frozen=True, tag=32):
@@ -255,6 +286,7 @@ else:
         | RunSuspended
         | DeadlinePassed
         | RunEnded
+        | RunReset
         | ScopeStarted
         | AttemptStarted
         | AttemptSucceeded
@@ -273,6 +305,7 @@ else:
         | RevertGivenUp
         | ConditionAnswered
         | ControllerAnswered
+        | FlowStartedOver
         | TaskSkipped
         | Progressed
         | Emitted
@@ -357,6 +390,20 @@ class Decide(Command, frozen=True):
     """Ask a flow's controller; answered by ``ControllerAnswered``."""
 
     scope: int
+
+
+class StartOver(Command, frozen=True):
+    """Let a flow that is undone run again after ``wait`` seconds; ``tasks`` are those that become PENDING."""
+
+    scope: int
+    tasks: list[int]
+    wait: float
+
+
+class Skip(Command, frozen=True):
+    """Record that a task is skipped."""
+
+    task: int
 
 
 class Suspend(Command, frozen=True):

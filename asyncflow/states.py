@@ -77,8 +77,8 @@ TASK_STEPS: dict[tuple[TaskState, TaskState], str] = {
     (_D, _P): "a controller runs its flow again",
     (_K, _P): "a controller runs its flow again",
     # A reset, or a resume under never_revert, makes anything that ended start over.
-    (_S, _P): "the run is reset, or its value was not kept and is needed again",
-    (_F, _P): "the run is reset, or what failed is run again",
+    (_S, _P): "it is the controller of a flow that runs again, the run is reset, or its value was not kept",
+    (_F, _P): "the run is reset, what failed is run again, or it never started and a controller runs its flow again",
     (_T, _P): "the run is reset, or what failed is run again",
     (_C, _P): "the run is reset, or what failed is run again",
     (_X, _P): "the run is reset",
@@ -97,6 +97,11 @@ RUN_STEPS: dict[tuple[RunState, RunState], str] = {
     (RunState.REVERTING, RunState.CANCELLED): "it had been cancelled, and everything that started is undone",
     (RunState.REVERTING, RunState.FAILED): "a revert failed, so not everything is undone",
     (RunState.FAILED, RunState.REVERTING): "a resume tries the failed reverts again",
+    (RunState.FAILED, RunState.RUNNING): "a resume runs again what failed, where nothing is left to be undone",
+    (RunState.SUCCEEDED, RunState.PENDING): "the run is reset",
+    (RunState.REVERTED, RunState.PENDING): "the run is reset",
+    (RunState.CANCELLED, RunState.PENDING): "the run is reset",
+    (RunState.FAILED, RunState.PENDING): "the run is reset",
 }
 """Every step that a run may take, with its reason."""
 

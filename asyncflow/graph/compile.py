@@ -12,12 +12,13 @@ from typing import Any
 
 import attrs
 
-from asyncflow.errors import CycleError
-from asyncflow.graph.inputs import Binding, Source
+from asyncflow.errors import CycleError, FlowError
+from asyncflow.graph.inputs import Attribute, Binding, Element, FirstOf, Gathered, Otherwise, Output, Source
 from asyncflow.graph.layout import Composite, Layout
 from asyncflow.graph.order import Edges, Sequencer
 from asyncflow.graph.place import Entry, Places, lay_out
-from asyncflow.graph.plan import Plan, Scope
+from asyncflow.graph.plan import Guard, Plan, Scope
+from asyncflow.graph.reach import may_be_skipped
 from asyncflow.graph.reference import Ref
 from asyncflow.graph.sources import Sources
 from asyncflow.graph.target import aim
@@ -57,6 +58,7 @@ def compile_flow(root: Composite) -> Compiled:
     edges = Edges(places)
     wiring = Wiring(root.name, places, edges)
     bindings = wiring.bind_all()
+    guards = wiring.bind_conditions() if places.has_conditions else []
     sequencer = Sequencer(places, edges)
     _link_after(places, wiring, sequencer)
     sequencer.run()
@@ -67,7 +69,9 @@ def compile_flow(root: Composite) -> Compiled:
         precedes = _ordered(pairs, order, after)
         for task in wiring.undecided:
             bindings[task] = wiring.decide(task, precedes)
-    plan = _freeze(root, places, edges, wiring, bindings, after)
+    plan = _freeze(root, places, edges, wiring, bindings, after, guards)
+    if guards:
+        _check_returns(plan)
     outputs = _outputs(root, plan, wiring.sources)
     if root.targets:
         plan = aim(
@@ -183,7 +187,13 @@ def _ordered(pairs: set[Pair], order: list[int], after: list[list[int]]) -> set[
 
 
 def _freeze(
-    root: Composite, places: Places, edges: Edges, wiring: Wiring, bindings: Sequence[Binding], after: list[list[int]]
+    root: Composite,
+    places: Places,
+    edges: Edges,
+    wiring: Wiring,
+    bindings: Sequence[Binding],
+    after: list[list[int]],
+    guards: Sequence[Guard],
 ) -> Plan:
     inputs, sources = wiring.inputs, wiring.sources
     provided = {
@@ -210,7 +220,41 @@ def _freeze(
         shadowed=frozenset() if root.layout.kind == "builder" else frozenset(provided),
         lendable=frozenset(inputs.lendable),
         numbered=_numbered(places),
+        guards=guards,
+        tolerant=_tolerant(bindings) if guards else frozenset(),
     )
+
+
+def _tolerant(bindings: Sequence[Binding]) -> frozenset[int]:
+    """Return the tasks that read others, and have a default for each of those values."""
+    found: set[int] = set()
+    for task, binding in enumerate(bindings):
+        reading = [source for source in binding.sources() if any(True for _ in source.tasks())]
+        if reading and all(type(source) is Otherwise for source in reading):
+            found.add(task)
+    return frozenset(found)
+
+
+def _check_returns(plan: Plan) -> None:
+    """Refuse a flow whose value may come from a task that is skipped, and that says nothing for that case."""
+    skippable = may_be_skipped(plan)
+    stack: list[Any] = [plan.returns]
+    while stack:
+        source = stack.pop()
+        if isinstance(source, Output) and source.task in skippable:
+            path = plan.path(source.task)
+            raise FlowError(
+                f"flow {plan.flow!r} returns the value of {path!r}, which may be skipped; say what it is then: "
+                "ref.otherwise(...)",
+                flow=plan.flow,
+                task=path,
+            )
+        if isinstance(source, (Element, Attribute)):
+            stack.append(source.source)
+        elif isinstance(source, Gathered):
+            stack.extend(source.parts)
+        elif isinstance(source, FirstOf):
+            stack.append(source.sources[-1])
 
 
 def _scope(places: Places, edges: Edges, index: int) -> Scope:
@@ -227,11 +271,23 @@ def _scope(places: Places, edges: Edges, index: int) -> Scope:
         place.path,
         flow.timeout,
         flow.concurrency,
-        edges.begin.get(index, -1),
+        edges.begin.get(index, edges.guarded.get(index, -1)),
         edges.end.get(index, -1),
-        flow.controller,
+        place.controller,
         family,
+        _on_failure(places, index),
+        flow.revert_scope,
     )
+
+
+def _on_failure(places: Places, index: int) -> str:
+    """Return what the flow at *index*, or the nearest around it that says so, does with siblings of what failed."""
+    while index >= 0:
+        place = places.all[index]
+        if place.flow.on_failure:
+            return place.flow.on_failure
+        index = place.parent
+    return ""
 
 
 def _numbered(places: Places) -> bytes:

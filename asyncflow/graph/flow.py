@@ -13,15 +13,17 @@ import sys
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, ParamSpec, Protocol, Self, TypeVar, cast, overload
+from typing import Any, Generic, ParamSpec, Protocol, Self, TypeVar, Unpack, cast, overload
 
 from asyncflow.errors import DeclarationError
 from asyncflow.graph.builder import Builder, building, call_in_builder
 from asyncflow.graph.compile import Compiled, compile_flow
+from asyncflow.graph.condition import Condition, check_condition
+from asyncflow.graph.controller import Controller, check_controller
+from asyncflow.graph.flow_options import FLOW_DEFAULTS, FlowOptions, check_flow_options
 from asyncflow.graph.layout import Composite, Layout
 from asyncflow.graph.plan import Plan
-from asyncflow.graph.policy import check_count, check_seconds
-from asyncflow.graph.provides import Provides, given_by
+from asyncflow.graph.provides import Given, Provides, given_by
 from asyncflow.graph.reference import Origin
 from asyncflow.graph.signature import Signature
 from asyncflow.graph.task import Task
@@ -44,20 +46,38 @@ class Flow(Composite, Generic[P, T_co]):
 
     Attributes:
         name: Its identity within the flow around it.
-        timeout: Seconds that a run may spend in it, or None.
-        concurrency: How many of its tasks may run at once, or None.
+        controller: What decides whether it runs again when something in it has failed for good, or None.
+        condition: What decides whether it runs at all, or None.
+
+    The options of :class:`FlowOptions` are attributes too.
     """
 
     is_named: bool = False
+    controller: Controller | None
+    condition: Condition | None
+    retry: Any
+    when: Any
+    depth: Any
 
-    def __init__(self, name: str, *, timeout: float | None, concurrency: int | None, module: str | None) -> None:
+    def __init__(self, name: str, *, module: str | None, **options: Unpack[FlowOptions]) -> None:
         self.name = check_name(name, "flow")
-        self.timeout = None if timeout is None else check_seconds(timeout, f"the timeout of flow {name!r}")
-        self.concurrency = (
-            None if concurrency is None else check_count(concurrency, f"the concurrency of flow {name!r}")
-        )
         self._module = module
         self._compiled: Compiled | None = None
+        for option, default in FLOW_DEFAULTS.items():
+            setattr(self, option, default)
+        self._set(options)
+
+    def _set(self, options: FlowOptions) -> None:
+        """Check *options* and keep them."""
+        for option, value in check_flow_options(options, f"flow {self.name!r}").items():
+            setattr(self, option, value)
+        self.condition = check_condition(self.when, self.depth, f"flow {self.name!r}")
+        self.controller = check_controller(self.retry, self.name)
+        if self.revert_scope == "flow" and self.controller is None:
+            raise DeclarationError(
+                f'flow {self.name!r} has revert_scope="flow" and no controller; add one, such as '
+                "retry=af.AlwaysRevert()"
+            )
 
     # --- Compiling ----------------------------------------------------------------------------------------------------
 
@@ -89,17 +109,13 @@ class Flow(Composite, Generic[P, T_co]):
 
     # --- Copies -------------------------------------------------------------------------------------------------------
 
-    def with_options(self, *, name: str | None = None, timeout: Any = ..., concurrency: Any = ...) -> Self:
-        """Return a copy under another name, or with other limits; the flow itself stays as it is."""
+    def with_options(self, *, name: str | None = None, **options: Unpack[FlowOptions]) -> Self:
+        """Return a copy under another name, or with other options; the flow itself stays as it is."""
         copied = self._copy()
         if name is not None:
             copied.name = check_name(name, "flow")
             copied.is_named = True
-        if timeout is not ...:
-            copied.timeout = None if timeout is None else check_seconds(timeout, f"the timeout of flow {copied.name!r}")
-        if concurrency is not ...:
-            what = f"the concurrency of flow {copied.name!r}"
-            copied.concurrency = None if concurrency is None else check_count(concurrency, what)
+        copied._set(options)
         return copied
 
     def named(self, name: str) -> Self:
@@ -201,15 +217,14 @@ class BuilderFlow(Flow[P, T_co]):
         *,
         name: str | None,
         provides: Provides,
-        timeout: float | None,
-        concurrency: int | None,
+        **options: Unpack[FlowOptions],
     ) -> None:
         if isinstance(fn, (Task, Composite)):
             raise DeclarationError(f"@af.flow is on {fn!r}; put it on a plain function that calls tasks")
         if not callable(fn) or isinstance(fn, type):
             raise DeclarationError(f"af.flow was given {fn!r:.80}, which is no function; options go by keyword")
         name = name or str(getattr(fn, "__name__", "flow"))
-        super().__init__(name, timeout=timeout, concurrency=concurrency, module=getattr(fn, "__module__", None))
+        super().__init__(name, module=getattr(fn, "__module__", None), **options)
         if inspect.iscoroutinefunction(fn) or inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
             raise DeclarationError(
                 f"flow {name!r} is async or yields; a builder only wires tasks, so make it a plain def"
@@ -226,7 +241,6 @@ class BuilderFlow(Flow[P, T_co]):
         functools.update_wrapper(self, fn)
         self.fn = fn
         self.signature = signature
-        self._wants = Wants(signature, f"flow {name!r}")
         self._gives = given_by(provides, f"flow {name!r}")
         # Shared with copies under other names: the function is called once for all of them.
         self._recorded: list[Layout] = []
@@ -251,9 +265,17 @@ class BuilderFlow(Flow[P, T_co]):
 
     def match(self, args: Sequence[Any], kwargs: Mapping[str, Any], builder: Origin) -> Call:
         """Return a call of this flow in *builder*, every argument by name."""
-        call = self._wants.call(args, kwargs, builder)
+        # What its controller provides is no input, although the function takes it.
+        own = {name: None for name, _ in self._controls() if name in self.signature.by_name}
+        call = Wants(self.signature, f"flow {self.name!r}", inject=own).call(args, kwargs, builder)
         named = zip(cast("tuple[str, ...]", call.names), call.positional, strict=True)
         return Call((), (*named, *call.keyword), ())
+
+    def _controls(self) -> Given:
+        if self.controller is None:
+            return ()
+        self.controller.ready()
+        return self.controller.gives
 
     @property
     def returns(self) -> Any:
@@ -270,23 +292,11 @@ class FlowDecorator(Protocol):
 @overload
 def flow(fn: Callable[P, T], /) -> Flow[P, T]: ...
 @overload
-def flow(
-    *,
-    name: str | None = None,
-    provides: Provides = None,
-    timeout: float | None = None,
-    concurrency: int | None = None,
-) -> FlowDecorator: ...
+def flow(*, name: str | None = None, provides: Provides = None, **options: Unpack[FlowOptions]) -> FlowDecorator: ...
 
 
 def flow(
-    fn: Any = None,
-    /,
-    *,
-    name: str | None = None,
-    provides: Provides = None,
-    timeout: float | None = None,
-    concurrency: int | None = None,
+    fn: Any = None, /, *, name: str | None = None, provides: Provides = None, **options: Unpack[FlowOptions]
 ) -> Any:
     """
     Make a flow of a function that wires tasks by calling them: ``@af.flow``, or ``@af.flow(timeout=60.0)``.
@@ -298,14 +308,13 @@ def flow(
         fn: The function.
         name: What it is known by; the function's name otherwise.
         provides: The names of its value in a pattern around it, in the forms that a task's ``provides`` has.
-        timeout: Seconds that a run may spend in it.
-        concurrency: How many of its tasks may run at once.
+        options: See :class:`FlowOptions`. A parameter that is named like what the controller provides is given that.
 
     Raises:
         DeclarationError: The function is async, or takes ``*args`` or ``**kwargs``.
     """
 
     def make(fn: Callable[..., Any]) -> BuilderFlow[..., Any]:
-        return BuilderFlow(fn, name=name, provides=provides, timeout=timeout, concurrency=concurrency)
+        return BuilderFlow(fn, name=name, provides=provides, **options)
 
     return make if fn is None else make(fn)

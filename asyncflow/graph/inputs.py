@@ -35,6 +35,10 @@ class Values(Protocol):
         """Return what a task returned, or raise NoValue."""
         ...
 
+    def history(self, scope: int) -> Any:
+        """Return the attempts of a flow that has a controller, those before the present one."""
+        ...
+
     def resource(self, name: str, wanted: Any) -> Any:
         """Return a resource of the engine by name, else by type, or raise ResourceMissing."""
         ...
@@ -183,6 +187,38 @@ class Named:
     def tasks(self) -> Iterator[int]:
         for provider in self.providers:
             yield from provider.tasks()
+
+
+@attrs.frozen(weakref_slot=False)
+class FirstOf:
+    """The first of several sources, nearest first, that has a value: what gives the others was skipped."""
+
+    sources: tuple[Source, ...]
+
+    def read(self, values: Values) -> Any:
+        for source in self.sources[:-1]:
+            try:
+                return source.read(values)
+            except NoValue:
+                continue
+        return self.sources[-1].read(values)
+
+    def tasks(self) -> Iterator[int]:
+        for source in self.sources:
+            yield from source.tasks()
+
+
+@attrs.frozen(weakref_slot=False)
+class Past:
+    """The attempts of a flow so far, as its controller gets them."""
+
+    scope: int
+
+    def read(self, values: Values) -> Any:
+        return values.history(self.scope)
+
+    def tasks(self) -> Iterator[int]:
+        return iter(())
 
 
 @attrs.frozen(weakref_slot=False)

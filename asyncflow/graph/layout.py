@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol
 
+from asyncflow.graph.condition import Condition
 from asyncflow.graph.provides import Given
 from asyncflow.graph.reference import Origin, Ref, Spec
 from asyncflow.graph.signature import Signature
@@ -42,6 +43,7 @@ class Layout:
         items: The tasks and flows.
         given: Position to constants that were added along with the item.
         links: Pairs of positions, the first before the second.
+        conditions: Pairs of positions that are linked, each with the condition on that link.
         calls: For a builder, how each item is called; else empty.
         after: For a builder, references whose tasks come before the item at a position.
         families: For a builder, position to the name that an item was numbered from; named items are absent.
@@ -58,6 +60,7 @@ class Layout:
     __slots__ = (
         "after",
         "calls",
+        "conditions",
         "families",
         "given",
         "gives",
@@ -77,6 +80,7 @@ class Layout:
         self.items: list[Item] = []
         self.given: dict[int, Mapping[str, Any]] = {}
         self.links: list[tuple[int, int]] = []
+        self.conditions: dict[tuple[int, int], Condition] = {}
         self.calls: list[Call] = []
         self.after: list[tuple[Ref, int]] = []
         self.families: dict[int, str] = {}
@@ -96,6 +100,7 @@ class Layout:
         copied = Layout(self.kind)
         copied.names, copied.items = dict(self.names), list(self.items)
         copied.given, copied.links = dict(self.given), list(self.links)
+        copied.conditions = dict(self.conditions)
         return copied
 
 
@@ -105,8 +110,11 @@ class Composite(ABC):
     name: str
     timeout: float | None
     concurrency: int | None
-    # Set by nobody yet: plans carry controllers so that what reads plans is ready for them.
-    controller: Any = None
+    controller: Any
+    """The task that is its controller, or None."""
+    condition: Condition | None
+    on_failure: str | None
+    revert_scope: str
     targets: tuple[str, ...] = ()
     """Names or paths of the only tasks wanted; empty for all."""
 

@@ -90,6 +90,9 @@ class Lookup:
                         return Found(sibling.entry, is_walled=domain is not self._open)
                     if sibling is not None:
                         perhaps.append(sibling)
+            if name in place.controls:
+                entry = self._places.part(place.controller, place.controls[name])
+                return Found(entry, tuple(perhaps), is_given=True)
             if place.is_top:
                 break
             around = places[place.parent]
@@ -100,6 +103,30 @@ class Lookup:
         if place.parent >= 0 and name in self.arguments(place):
             return Found(("argument", place.index, name), tuple(perhaps), is_given=True)
         return Found(None, tuple(perhaps), is_walled=domain is not self._open) if perhaps else NOTHING
+
+    def all_visible(self, place: Place, lo: int, hi: int, name: str) -> list[Entry]:
+        """Return every provider of *name* that :meth:`find` could have found, nearest first: some may be skipped."""
+        found: list[Entry] = []
+        ticks, entries = place.domain.providers.get(name, ([], []))
+        while True:
+            if place.layout.kind == "linear":
+                at = bisect_left(ticks, lo) - 1
+                while at >= 0 and ticks[at] >= place.lo:
+                    found.append(entries[at])
+                    at -= 1
+            elif place.layout.kind == "graph" and ticks:
+                sibling = self._in_graph(place, lo, hi, name, ticks, entries)
+                if sibling is not None:
+                    found.append(sibling.entry)
+            if name in place.controls:
+                return [*found, self._places.part(place.controller, place.controls[name])]
+            if place.is_top:
+                return found
+            around = self._places.all[place.parent]
+            given = around.layout.given.get(place.position)
+            if given is not None and name in given:
+                return [*found, Constant(given[name])]
+            lo, hi, place = place.lo, place.hi, around
 
     def arguments(self, place: Place) -> dict[str, Spec]:
         """Return what a flow is called with in the builder around it, by name."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
 from asyncflow.errors import DeclarationError
-from asyncflow.graph.policy import Limit, Retry, check_count, check_seconds
+from asyncflow.graph.policy import DEPTHS, Limit, Retry, check_count, check_seconds
 from asyncflow.graph.provides import Provides
 from asyncflow.graph.wants import nearest
 from asyncflow.ids import check_name
@@ -26,6 +26,10 @@ class TaskOptions(TypedDict, total=False):
     most once). ``max_crashes``: a task that was running this often in a row when the process died is taken for the
     cause, and fails. ``reconcile``: asks the outside world how a lost attempt ended. ``checkpoint=False``: the value is
     not journaled, and made again on resume.
+
+    ``when``: a condition; where it says no, the task is skipped, and with it as much as ``depth`` says ("task",
+    "neighbours", "dominated", "flow", "all"; see ``DEPTHS``). In a builder it reads the task's own parameters, in a
+    pattern whatever the task could.
 
     ``executor``: "thread" (the default of ``def``), "inline" for a quick ``def`` on the loop, "loop" (``async def``),
     or one of the engine's. ``priority``: higher goes first. ``limits``: shared ``af.Limit``s. ``version``: change it
@@ -50,6 +54,8 @@ class TaskOptions(TypedDict, total=False):
     priority: int
     limits: Limit | Sequence[Limit]
     version: str | int | None
+    when: Callable[..., Any] | str | None
+    depth: Literal["task", "neighbours", "dominated", "flow", "all"] | None
 
 
 WIRING = ("requires", "rebind", "inject", "auto_extract")
@@ -125,6 +131,12 @@ def _hook(value: Any, found: str, what: str) -> Any:
     return value
 
 
+def _depth(value: Any, found: str, what: str) -> Any:
+    if value is not None and value not in DEPTHS:
+        raise DeclarationError(f"{found}; give one of {', '.join(map(repr, DEPTHS))}")
+    return value
+
+
 def _version(value: Any, found: str, what: str) -> Any:
     if value is not None and (not isinstance(value, (str, int)) or isinstance(value, bool)):
         raise DeclarationError(f"{found}; give a string or a whole number")
@@ -145,4 +157,5 @@ _CHECKS: dict[str, Callable[[Any, str, str], Any]] = {
     "priority": _priority,
     "limits": _limits,
     "version": _version,
+    "depth": _depth,
 }

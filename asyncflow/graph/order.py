@@ -12,11 +12,12 @@ class Edges:
     Attributes:
         before: For each node those that it waits for, in the order they were added, perhaps twice.
         gates: For each gate the number of the flow that it belongs to.
-        begin: For each flow with a controller, the gate before it.
+        begin: For each flow with a controller, that task, which comes before all else in it.
         end: For each flow with a controller, the gate behind it.
+        guarded: For each flow without one that a condition guards, the gate before it.
     """
 
-    __slots__ = ("_places", "before", "begin", "end", "gates", "leads", "size", "trails")
+    __slots__ = ("_places", "before", "begin", "end", "gates", "guarded", "leads", "size", "trails")
 
     def __init__(self, places: Places) -> None:
         self._places = places.all
@@ -28,10 +29,25 @@ class Edges:
         self.leads = bytearray(self.size)
         self.begin: dict[int, int] = {}
         self.end: dict[int, int] = {}
+        self.guarded: dict[int, int] = {}
         for place in places.all:
-            if place.flow.controller is not None:
-                self.begin[place.index] = self.gate(place.index)
+            if place.controller >= 0:
+                self.begin[place.index] = place.controller
                 self.end[place.index] = self.gate(place.index)
+        for place in places.all:
+            if place.flow.condition is not None:
+                self._guard(place)
+            for _, behind in place.layout.conditions:
+                if place.codes[behind] < 0:
+                    self._guard(places.all[~place.codes[behind]])
+
+    def _guard(self, place: Place) -> None:
+        if place.index not in self.begin and place.index not in self.guarded:
+            self.guarded[place.index] = self.gate(place.index)
+
+    def entry(self, place: int) -> int:
+        """Return the node before all else in the flow at *place*, which a condition guards."""
+        return self.begin[place] if place in self.begin else self.guarded[place]
 
     def gate(self, place: int) -> int:
         """Return a new gate in the flow at *place*."""
@@ -120,7 +136,7 @@ class Sequencer:
         """Find out which flows in *place* need a beginning or an end."""
         index, codes = place.index, place.codes
         has_gates = index in self._edges.begin
-        needs_entry = self._wants_entry[index] or has_gates
+        needs_entry = self._wants_entry[index] or has_gates or index in self._edges.guarded
         needs_exit = self._wants_exit[index] or has_gates
         linear, last = place.layout.kind == "linear", len(codes) - 1
         for at, code in enumerate(codes):
@@ -147,6 +163,13 @@ class Sequencer:
             edges.connect([begin], self._union(firsts, self._entries, index) if codes else [end], index)
             edges.connect(self._union(lasts, self._exits, index), [end], index)
             self._entries[index], self._exits[index] = [begin], [end]
+        elif index in edges.guarded:
+            gate = edges.guarded[index]
+            if codes:
+                edges.connect([gate], self._union(firsts, self._entries, index), index)
+            if self._wants_exit[index]:
+                self._exits[index] = self._union(lasts, self._exits, index) if codes else [gate]
+            self._entries[index] = [gate]
         elif not codes and (self._wants_entry[index] or self._wants_exit[index]):
             # An empty flow in a sequence is one gate, through which its neighbours are connected.
             self._entries[index] = self._exits[index] = [edges.gate(index)]

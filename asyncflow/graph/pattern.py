@@ -7,11 +7,13 @@ Items find what they require among what the others provide; ``lookup.py`` says w
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
-from typing import Any, ParamSpec, Self, TypeVar, overload
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ParamSpec, Self, TypeVar, Unpack, overload
 
 from asyncflow.errors import DeclarationError, DuplicateName
+from asyncflow.graph.condition import check_condition
 from asyncflow.graph.flow import BuilderFlow, Flow
+from asyncflow.graph.flow_options import FlowOptions
 from asyncflow.graph.layout import Composite, Kind, Layout
 from asyncflow.graph.reference import Origin, Ref, contains_reference, spec_of
 from asyncflow.graph.task import FunctionTask, Task
@@ -32,11 +34,10 @@ class Pattern(Flow[..., dict[str, Any]]):
         name: str,
         items: Sequence[Any],
         *,
-        timeout: float | None,
-        concurrency: int | None,
         module: str | None,
+        **options: Unpack[FlowOptions],
     ) -> None:
-        super().__init__(name, timeout=timeout, concurrency=concurrency, module=module)
+        super().__init__(name, module=module, **options)
         self._layout = Layout(kind)
         self.add(*items)
 
@@ -115,13 +116,23 @@ class Pattern(Flow[..., dict[str, Any]]):
                     f"flow {self.name!r} gives {name!r} to {item.name!r}, which does not take it{nearest(name, known)}"
                 )
 
-    def link(self, before: Item | str, after: Item | str) -> Self:
+    def link(
+        self,
+        before: Item | str,
+        after: Item | str,
+        *,
+        when: Callable[..., Any] | str | None = None,
+        depth: str | None = None,
+    ) -> Self:
         """
         Let everything in *before* end before anything in *after* starts, and return the flow. Only in a graph.
 
         Args:
             before: An item of this flow, or its name.
             after: Another one.
+            when: A condition of values that *after* could read. Where it says no, *after* is skipped. It is not asked
+                where all of *before* was skipped.
+            depth: How far its no reaches; "all" that comes after, if None.
 
         Raises:
             DeclarationError: The flow is no graph, has no such item, or both are the same.
@@ -133,6 +144,12 @@ class Pattern(Flow[..., dict[str, Any]]):
             raise DeclarationError(
                 f"flow {self.name!r} links {list(self._layout.names)[first]!r} to itself; leave it out"
             )
+        what = f"the link from {list(self._layout.names)[first]!r} in flow {self.name!r}"
+        condition = check_condition(when, depth, what, default="all")
+        if condition is not None:
+            if (first, second) in self._layout.conditions:
+                raise DeclarationError(f"{what} has two conditions; join them with 'and' in one")
+            self._layout.conditions[first, second] = condition
         self._layout.links.append((first, second))
         self._layout.touch()
         return self
@@ -172,43 +189,40 @@ def _caller() -> str | None:
     return outside.f_globals.get("__name__") if outside else None
 
 
-def linear(name: str, *items: Any, timeout: float | None = None, concurrency: int | None = None) -> Pattern:
+def linear(name: str, *items: Any, **options: Unpack[FlowOptions]) -> Pattern:
     """
     Return a flow that runs *items* one after the other; each sees what those before it provide.
 
     Args:
         name: Its identity within the flow around it.
         items: Tasks and flows.
-        timeout: Seconds that a run may spend in it.
-        concurrency: How many of its tasks may run at once.
+        options: See :class:`FlowOptions`.
     """
-    return Pattern("linear", name, items, timeout=timeout, concurrency=concurrency, module=_caller())
+    return Pattern("linear", name, items, module=_caller(), **options)
 
 
-def unordered(name: str, *items: Any, timeout: float | None = None, concurrency: int | None = None) -> Pattern:
+def unordered(name: str, *items: Any, **options: Unpack[FlowOptions]) -> Pattern:
     """
     Return a flow that runs *items* in any order, at once where it can; none sees what another provides.
 
     Args:
         name: Its identity within the flow around it.
         items: Tasks and flows.
-        timeout: Seconds that a run may spend in it.
-        concurrency: How many of its tasks may run at once.
+        options: See :class:`FlowOptions`.
     """
-    return Pattern("unordered", name, items, timeout=timeout, concurrency=concurrency, module=_caller())
+    return Pattern("unordered", name, items, module=_caller(), **options)
 
 
-def graph(name: str, *items: Any, timeout: float | None = None, concurrency: int | None = None) -> Pattern:
+def graph(name: str, *items: Any, **options: Unpack[FlowOptions]) -> Pattern:
     """
     Return a flow that runs each of *items* after those that provide what it requires, and as ``link`` says.
 
     Args:
         name: Its identity within the flow around it.
         items: Tasks and flows.
-        timeout: Seconds that a run may spend in it.
-        concurrency: How many of its tasks may run at once.
+        options: See :class:`FlowOptions`.
     """
-    return Pattern("graph", name, items, timeout=timeout, concurrency=concurrency, module=_caller())
+    return Pattern("graph", name, items, module=_caller(), **options)
 
 
 @overload
@@ -234,7 +248,7 @@ def as_flow(item: Any) -> Any:
     known = vars(item).get("_flow")
     # A copy of a task has the original's fields, and must have a flow of its own.
     if known is None or known.layout.items[0] is not item:
-        known = Pattern("linear", item.name, [item], timeout=None, concurrency=None, module=None)
+        known = Pattern("linear", item.name, [item], module=None)
         known.layout.is_single = True
         object.__setattr__(item, "_flow", known)
     return known

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from asyncflow.errors import CycleError, DeclarationError
+from asyncflow.errors import CycleError, DeclarationError, DuplicateName
 from asyncflow.graph.inputs import Element, Output, Source
 from asyncflow.graph.layout import Composite, Layout
 from asyncflow.graph.provides import WHOLE
@@ -57,9 +57,25 @@ class Place:
         lo, hi: The ticks of what is in it, from and up to.
         domain: The names that its items see.
         is_top: Whether nothing around it shares its domain.
+        controller: The number of the task that is its controller, or -1.
+        controls: The names that its controller provides within it, each with the key of the element.
     """
 
-    __slots__ = ("codes", "domain", "flow", "hi", "index", "is_top", "layout", "lo", "parent", "path", "position")
+    __slots__ = (
+        "codes",
+        "controller",
+        "controls",
+        "domain",
+        "flow",
+        "hi",
+        "index",
+        "is_top",
+        "layout",
+        "lo",
+        "parent",
+        "path",
+        "position",
+    )
 
     def __init__(
         self, flow: Composite, layout: Layout, index: int, parent: Place | None, position: int, name: str, lo: int
@@ -74,6 +90,8 @@ class Place:
         self.lo = self.hi = lo
         self.is_top = parent is None or parent.layout.kind == "builder"
         self.domain: Domain = Domain() if parent is None or self.is_top else parent.domain
+        self.controller = -1
+        self.controls: dict[str, Any] = {}
 
 
 class Places:
@@ -84,7 +102,7 @@ class Places:
     there; a task with a lower tick in the same linear flow has ended before.
     """
 
-    __slots__ = ("_outputs", "_singles", "all", "ids", "names", "scope_of", "tasks", "ticks")
+    __slots__ = ("_outputs", "_singles", "all", "has_conditions", "ids", "names", "scope_of", "tasks", "ticks")
 
     def __init__(self) -> None:
         self.all: list[Place] = []
@@ -94,8 +112,35 @@ class Places:
         # Each task's number, the same object wherever it is kept: a hundred thousand of them add up.
         self.ids: list[int] = []
         self.ticks: list[int] = []
+        # Whether anything may be skipped, so that a reader may have to look further than the nearest provider.
+        self.has_conditions = False
         self._outputs: dict[int, Output] = {}
         self._singles: dict[int, tuple[int]] = {}
+
+    def add(self, place: Place) -> None:
+        """Add the flow at *place*, and its controller as the first task in it."""
+        self.all.append(place)
+        flow, layout = place.flow, place.layout
+        if flow.condition is not None or layout.conditions:
+            self.has_conditions = True
+        controller = flow.controller
+        if controller is None:
+            return
+        controller.ready()
+        if controller.name in layout.names:
+            raise DuplicateName(
+                f"flow {flow.name!r} has an item named {controller.name!r}, like its controller; give the controller "
+                "another name with name=...",
+                flow=flow.name,
+                task=controller.name,
+            )
+        place.controller = len(self.tasks)
+        place.controls = dict(controller.gives)
+        self.ids.append(place.controller)
+        self.tasks.append(controller)
+        self.names.append(controller.name)
+        self.scope_of.append(place.index)
+        self.ticks.append(place.lo)
 
     def output(self, task: int) -> Output:
         """Return the source that is a task's whole value, the same each time."""
@@ -143,7 +188,7 @@ def lay_out(root: Composite) -> Places:
     tasks, scope_of, ticks, all_names = places.tasks, places.scope_of, places.ticks, places.names
     layout = root.layout
     first = Place(root, layout, 0, None, -1, "", 0)
-    places.all.append(first)
+    places.add(first)
     # A stack of our own: flows are nested deeper than Python's.
     stack = [(first, list(layout.names))]
     around = {id(layout)}
@@ -161,6 +206,7 @@ def lay_out(root: Composite) -> Places:
             item.ready()
             task = len(tasks)
             codes.append(task)
+            places.has_conditions = places.has_conditions or item.condition is not None
             places.ids.append(task)
             tasks.append(item)
             all_names.append(names[position])
@@ -175,7 +221,7 @@ def lay_out(root: Composite) -> Places:
             _check_inner(inner, inside, around, stack)
             below = Place(inner, inside, len(places.all), place, len(codes), names[len(codes)], tick)
             codes.append(~below.index)
-            places.all.append(below)
+            places.add(below)
             around.add(id(inside))
             stack.append((below, list(inside.names)))
             continue

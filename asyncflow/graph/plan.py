@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from asyncflow.errors import InputError
-from asyncflow.graph.inputs import Binding, Source
+from asyncflow.graph.inputs import NO_ARGUMENTS, Binding, Source
 from asyncflow.graph.wants import nearest
 
 if TYPE_CHECKING:
+    from asyncflow.graph.condition import Condition
     from asyncflow.graph.task import Task
 
 ROOT = 0
@@ -35,10 +36,13 @@ class Scope:
         path: Names from below the root, joined by slashes; empty for the root.
         timeout: Seconds that all its attempts may take together, or None.
         concurrency: How many of its tasks may run at once, or None.
-        begin: The gate before all of its tasks, or -1 where it needs none.
-        end: The gate after all of its tasks, or -1. A flow with a controller has both: its edges leave from its end.
-        controller: The flow's retry controller, or None. (Plans carry it; the machine does not ask it yet.)
+        begin: The node before all of its tasks, or -1 where it needs none: its controller, or a gate.
+        end: The gate after all of its tasks, or -1. A flow with a controller has one, from which its edges leave.
+        controller: The task that is its retry controller, or -1.
         family: What its name was numbered from, if a builder chose it; else empty.
+        on_failure: What becomes of running siblings of a task that failed for good: "cancel" or "finish"; empty where
+            the engine says.
+        revert_scope: "run", or "flow" where only this flow is undone when its controller gives up and none is around.
     """
 
     name: str
@@ -48,8 +52,32 @@ class Scope:
     concurrency: int | None = None
     begin: int = -1
     end: int = -1
-    controller: Any = None
+    controller: int = -1
     family: str = ""
+    on_failure: str = ""
+    revert_scope: str = "run"
+
+
+@attrs.frozen
+class Guard:
+    """
+    A condition that has a say in whether a task or a flow is skipped.
+
+    Attributes:
+        node: The task, or the node before the flow, that waits for the answer.
+        scope: The flow that it guards as a whole, or -1.
+        depth: How far a no reaches: see :data:`~asyncflow.graph.policy.DEPTHS`.
+        sources: For a condition on a link, the tasks at its start: if all of them are skipped, it is not asked.
+        condition: What is asked; None in a plan read from a journal.
+        binding: How its call is put together.
+    """
+
+    node: int
+    scope: int
+    depth: str
+    sources: tuple[int, ...] = ()
+    condition: Condition | None = None
+    binding: Binding = NO_ARGUMENTS
 
 
 def _has_timed_scopes(plan: Plan) -> bool:
@@ -60,6 +88,10 @@ def _has_limits(plan: Plan) -> bool:
     if any(scope.concurrency is not None for scope in plan.scopes):
         return True
     return plan.tasks is not None and any(task.limits or task.executor == "thread" for task in plan.tasks)
+
+
+def _controlled(plan: Plan) -> tuple[int, ...]:
+    return tuple(index for index, scope in enumerate(plan.scopes) if scope.controller >= 0)
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -86,8 +118,12 @@ class Plan:
         shadowed: Names that a run may be given although a task provides them; the given value wins.
         lendable: Names of inputs that a resource of the engine may stand in for.
         numbered: For each task 1 if a builder chose its name, which may be numbered; else 0. Empty where none is.
+        guards: The conditions on tasks, flows and links.
+        tolerant: Tasks that read other tasks, and have a default for every value that may be missing: a no that skips
+            what they read does not reach them for that alone. Empty where there are no conditions.
         has_timed_scopes: Whether any flow has a time limit.
         has_limits: Whether any flow or task limits how much runs at once, or needs one of the engine's threads.
+        controlled: The scopes that have a controller.
     """
 
     flow: str
@@ -107,7 +143,12 @@ class Plan:
     shadowed: frozenset[str] = frozenset()
     lendable: frozenset[str] = frozenset()
     numbered: Sequence[int] = b""
+    guards: Sequence[Guard] = ()
+    tolerant: frozenset[int] = frozenset()
     # Filled the first time something asks.
+    _spans: list[range] = attrs.field(factory=list[range], init=False)
+    _insides: dict[int, tuple[int, ...]] = attrs.field(factory=dict[int, tuple[int, ...]], init=False)
+    _guarded: dict[int, tuple[int, ...]] = attrs.field(factory=dict[int, tuple[int, ...]], init=False)
     _index: dict[str, int] = attrs.field(factory=dict[str, int], init=False)
     _predecessors: list[tuple[int, ...]] = attrs.field(factory=list[tuple[int, ...]], init=False)
     _roots: list[int] = attrs.field(factory=list[int], init=False)
@@ -115,6 +156,7 @@ class Plan:
     recorded: dict[str, Any] = attrs.field(factory=dict[str, Any], init=False)
     has_timed_scopes: bool = attrs.field(init=False, default=attrs.Factory(_has_timed_scopes, takes_self=True))
     has_limits: bool = attrs.field(init=False, default=attrs.Factory(_has_limits, takes_self=True))
+    controlled: tuple[int, ...] = attrs.field(init=False, default=attrs.Factory(_controlled, takes_self=True))
 
     @property
     def size(self) -> int:
@@ -152,6 +194,55 @@ class Plan:
                     before[successor].append(node)
             self._predecessors.extend(tuple(nodes) for nodes in before)
         return self._predecessors
+
+    def span(self, scope: int) -> range:
+        """Return the tasks within *scope*, its controller and those of flows in it included; they are in one row."""
+        if not self._spans:
+            first, behind = [self.size] * len(self.scopes), [0] * len(self.scopes)
+            for task, around in enumerate(self.scope_of):
+                first[around] = min(first[around], task)
+                behind[around] = task + 1
+            for inner in range(len(self.scopes) - 1, 0, -1):
+                around = self.scopes[inner].parent
+                first[around] = min(first[around], first[inner])
+                behind[around] = max(behind[around], behind[inner])
+            self._spans.extend(range(*pair) for pair in zip(first, behind, strict=True))
+        return self._spans[scope]
+
+    def inside(self, scope: int) -> tuple[int, ...]:
+        """
+        Return the nodes within a flow that has a controller: those between the controller and the gate at its end,
+        which is among them. Nothing leads in but through the controller, and nothing out but through that gate.
+        """
+        found = self._insides.get(scope)
+        if found is None:
+            begin, end = self.scopes[scope].controller, self.scopes[scope].end
+            seen = {end: None}
+            stack = [begin]
+            while stack:
+                for after in self.successors[stack.pop()]:
+                    if after not in seen:
+                        seen[after] = None
+                        stack.append(after)
+            found = self._insides[scope] = tuple(seen)
+        return found
+
+    def guards_of(self, node: int) -> tuple[int, ...]:
+        """Return the conditions that *node* waits for, by their place in ``guards``."""
+        if not self._guarded and self.guards:
+            for index, guard in enumerate(self.guards):
+                self._guarded[guard.node] = (*self._guarded.get(guard.node, ()), index)
+        return self._guarded.get(node, ())
+
+    def guard_names(self) -> list[tuple[str, int]]:
+        """Return what each condition is known by: the path of what it guards, and its place among those that do."""
+        counts: dict[str, int] = {}
+        found: list[tuple[str, int]] = []
+        for guard in self.guards:
+            path = self.scopes[guard.scope].path if guard.scope >= 0 else self.path(guard.node)
+            counts[path] = counts.get(path, 0) + 1
+            found.append((path, counts[path]))
+        return found
 
     def check_inputs(self, given: Mapping[str, Any], resources: Iterable[str] = ()) -> dict[str, Any]:
         """

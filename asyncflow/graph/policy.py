@@ -15,6 +15,12 @@ import attrs
 
 from asyncflow.errors import DeclarationError
 
+DEPTHS = ("task", "neighbours", "dominated", "flow", "all")
+"""
+How far a no reaches, the least first: what is guarded; also the tasks right behind it; also all that can be reached
+only through it; also all behind it in its flow; also all behind it.
+"""
+
 
 class Random(Protocol):
     """The one method of ``random.Random`` that a backoff draws from."""
@@ -158,10 +164,16 @@ def _exceptions(on: Any) -> tuple[type[BaseException], ...]:
     return classes
 
 
-def _backoff(value: Any) -> Backoff | None:
+def check_backoff(value: Any, what: str = "af.Retry") -> Backoff | None:
+    """
+    Return *value* if it can say how long to wait; *what* names whose it is in the message.
+
+    Raises:
+        DeclarationError: It has no ``delay``.
+    """
     if value is not None and not callable(getattr(value, "delay", None)):
         raise DeclarationError(
-            f"the backoff of af.Retry is {value!r:.80}; give af.Fixed(seconds), af.Exponential(base) or an object with "
+            f"the backoff of {what} is {value!r:.80}; give af.Fixed(seconds), af.Exponential(base) or an object with "
             "delay(attempt, rng)"
         )
     return value  # type: ignore[no-any-return]
@@ -179,7 +191,7 @@ class Retry:
     """
 
     n: int = attrs.field(converter=_attempts)
-    backoff: Backoff | None = attrs.field(default=None, converter=_backoff)
+    backoff: Backoff | None = attrs.field(default=None, converter=check_backoff)
     on: tuple[type[BaseException], ...] = attrs.field(default=(Exception,), kw_only=True, converter=_exceptions)
 
     def matches(self, exc: BaseException) -> bool:

@@ -18,16 +18,19 @@ from asyncflow.graph.inputs import (
     Attribute,
     Constant,
     Element,
+    FirstOf,
     Gathered,
     Named,
     Otherwise,
     Output,
+    Past,
     Provided,
     Resource,
     RunInput,
     Source,
 )
-from asyncflow.graph.plan import Plan, Scope
+from asyncflow.graph.plan import Guard, Plan, Scope
+from asyncflow.graph.policy import DEPTHS
 from asyncflow.graph.reference import Shape
 from asyncflow.graph.signature import UNKNOWN
 from asyncflow.graph.types import type_text
@@ -45,8 +48,19 @@ class ScopeRecord(msgspec.Struct, frozen=True, array_like=True):
     concurrency: int | None
     begin: int
     end: int
-    has_controller: bool
+    controller: int
     family: str
+    on_failure: str
+    revert_scope: str
+
+
+class GuardRecord(msgspec.Struct, frozen=True, array_like=True):
+    """A condition; fields as in :class:`~asyncflow.graph.plan.Guard`. What is asked is not kept."""
+
+    node: int
+    scope: int
+    depth: str
+    sources: tuple[int, ...]
 
 
 class KindRecord(msgspec.Struct, frozen=True, array_like=True):
@@ -92,6 +106,8 @@ class PlanRecord(msgspec.Struct, frozen=True, array_like=True):
     tasks: tuple[TaskRecord, ...]
     successors: tuple[tuple[int, ...], ...]
     inputs: tuple[tuple[str, str], ...]
+    guards: tuple[GuardRecord, ...] = ()
+    tolerant: tuple[int, ...] = ()
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -135,6 +151,11 @@ def decode(body: bytes) -> Plan:
     whole = nodes >= len(record.tasks) and all(task.scope in range(len(record.scopes)) for task in record.tasks)
     whole = whole and all(scope.parent in range(-1, at) for at, scope in enumerate(record.scopes))
     whole = whole and all(task.kind in range(len(record.kinds)) for task in record.tasks)
+    whole = whole and all(_is_sound(scope, nodes, len(record.tasks)) for scope in record.scopes)
+    whole = whole and all(
+        guard.node in range(nodes) and guard.scope in range(-1, len(record.scopes)) and guard.depth in DEPTHS
+        for guard in record.guards
+    )
     for after in record.successors if whole else ():
         for node in after:
             if node not in range(nodes):
@@ -154,9 +175,15 @@ def decode(body: bytes) -> Plan:
         pending=pending,
         inputs=dict.fromkeys((name for name, _ in record.inputs), UNKNOWN),
         numbered=bytes(task.is_numbered for task in record.tasks),
+        guards=[Guard(one.node, one.scope, one.depth, one.sources) for one in record.guards],
+        tolerant=frozenset(record.tolerant),
     )
     plan.recorded.update(record=record, body=body)
     return plan
+
+
+def _is_sound(scope: ScopeRecord, nodes: int, size: int) -> bool:
+    return scope.controller in range(-1, size) and (scope.controller < 0 or scope.end in range(size, nodes))
 
 
 def _scopes(record: PlanRecord) -> tuple[Scope, ...]:
@@ -164,9 +191,20 @@ def _scopes(record: PlanRecord) -> tuple[Scope, ...]:
     for at, one in enumerate(record.scopes):
         around = scopes[one.parent].path if one.parent >= 0 else ""
         path = "" if at == 0 else f"{around}/{one.name}" if around else one.name
-        controller = "recorded" if one.has_controller else None
         scopes.append(
-            Scope(one.name, one.parent, path, one.timeout, one.concurrency, one.begin, one.end, controller, one.family)
+            Scope(
+                one.name,
+                one.parent,
+                path,
+                one.timeout,
+                one.concurrency,
+                one.begin,
+                one.end,
+                one.controller,
+                one.family,
+                one.on_failure,
+                one.revert_scope,
+            )
         )
     return tuple(scopes)
 
@@ -223,13 +261,26 @@ def _record(plan: Plan) -> PlanRecord:
         _FORMAT,
         plan.flow,
         tuple(
-            ScopeRecord(s.name, s.parent, s.timeout, s.concurrency, s.begin, s.end, s.controller is not None, s.family)
+            ScopeRecord(
+                s.name,
+                s.parent,
+                s.timeout,
+                s.concurrency,
+                s.begin,
+                s.end,
+                s.controller,
+                s.family,
+                s.on_failure,
+                s.revert_scope,
+            )
             for s in plan.scopes
         ),
         tuple(found),
         tuple(tasks),
         tuple(plan.successors),
         tuple((name, "" if hint is UNKNOWN else type_text(hint)) for name, hint in plan.inputs.items()),
+        tuple(GuardRecord(guard.node, guard.scope, guard.depth, guard.sources) for guard in plan.guards),
+        tuple(sorted(plan.tolerant)),
     )
 
 
@@ -272,6 +323,11 @@ class _Texts:
             return "a constant", (constant_hash(source.value),)
         if isinstance(source, RunInput):
             return f"input {source.name!r}", ()
+        if isinstance(source, Past):
+            return "its history", ()
+        if isinstance(source, FirstOf):
+            parts = [self._text(part) for part in source.sources]
+            return " or ".join(text for text, _ in parts), tuple(one for _, hashes in parts for one in hashes)
         if isinstance(source, Resource):
             return f"resource {source.name!r}", ()
         if isinstance(source, Named):

@@ -17,6 +17,7 @@ from asyncflow.graph.inputs import (
     Attribute,
     Constant,
     Element,
+    FirstOf,
     Gathered,
     Named,
     Otherwise,
@@ -156,6 +157,8 @@ class Sources:
             return attribute_of(self.annotation(source.source), source.name)
         if type(source) is Named and type(source.providers[0]) is not Resource:
             return self.annotation(source.providers[0])
+        if type(source) is FirstOf:
+            return self.annotation(source.sources[0])
         if type(source) is RunInput:
             return self._inputs.annotations.get(source.name, UNKNOWN)
         if type(source) is Gathered and isinstance(source.build, Shape):
@@ -213,6 +216,8 @@ class Sources:
         signature = place.layout.signature
         assert signature is not None
         parameter, annotation = signature.by_name[name], signature.hint(name)
+        if name in place.controls:
+            return self._places.part(place.controller, place.controls[name])
         if place.parent < 0:
             if parameter.is_resource:
                 return Resource(parameter.default.name or name, annotation)

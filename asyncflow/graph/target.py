@@ -14,6 +14,7 @@ from asyncflow.graph.inputs import (
     Attribute,
     Binding,
     Element,
+    FirstOf,
     Gathered,
     Named,
     Otherwise,
@@ -23,7 +24,7 @@ from asyncflow.graph.inputs import (
     Source,
 )
 from asyncflow.graph.layout import Layout
-from asyncflow.graph.plan import Plan
+from asyncflow.graph.plan import Guard, Plan
 from asyncflow.graph.sources import Sources
 from asyncflow.graph.wants import nearest
 
@@ -71,7 +72,13 @@ def aim(plan: Plan, targets: Sequence[str], flows: Mapping[str, int], sources: S
     return attrs.evolve(
         plan,
         scopes=tuple(
-            attrs.evolve(scope, begin=moved.get(scope.begin, -1), end=moved.get(scope.end, -1)) for scope in plan.scopes
+            attrs.evolve(
+                scope,
+                begin=moved.get(scope.begin, -1),
+                end=moved.get(scope.end, -1),
+                controller=moved.get(scope.controller, -1),
+            )
+            for scope in plan.scopes
         ),
         names=[plan.names[old] for old in kept[:size]],
         scope_of=array("I", [plan.scope_of[old] for old in kept[:size]]),
@@ -88,6 +95,8 @@ def aim(plan: Plan, targets: Sequence[str], flows: Mapping[str, int], sources: S
         shadowed=plan.shadowed & provided.keys(),
         lendable=plan.lendable & needed.keys(),
         numbered=bytes(plan.numbered[old] for old in kept[:size]) if plan.numbered else b"",
+        tolerant=frozenset(moved[task] for task in plan.tolerant if task in moved),
+        guards=[mover.guard(guard) for guard in plan.guards if guard.node in moved],
     )
 
 
@@ -151,6 +160,8 @@ class _Mover:
         if isinstance(source, Named):
             providers = [self.source(provider) for provider in source.providers]
             return Named(source.name, tuple(filter(None, providers))) if None not in providers else None
+        if isinstance(source, FirstOf):
+            return FirstOf(tuple(filter(None, map(self.source, source.sources))))
         if isinstance(source, Gathered):
             parts = [self.source(part) for part in source.parts]
             return Gathered(source.build, tuple(filter(None, parts))) if None not in parts else None
@@ -158,6 +169,11 @@ class _Mover:
             items = [(name, self.source(part)) for name, part in source.items]
             return Provided(tuple((name, part) for name, part in items if part is not None))
         return source
+
+    def guard(self, guard: Guard) -> Guard:
+        """Return a condition on what is kept."""
+        sources = tuple(self._moved[task] for task in guard.sources if task in self._moved)
+        return attrs.evolve(guard, node=self._moved[guard.node], sources=sources, binding=self.binding(guard.binding))
 
     def binding(self, binding: Binding) -> Binding:
         """Return the binding of a task that is kept, and so is all that it reads."""
@@ -189,6 +205,8 @@ def _inputs_of(sources: Sequence[Source]) -> dict[str, bool]:
             stack.append((source.source, False))
         elif isinstance(source, (Element, Attribute)):
             stack.append((source.source, required))
+        elif isinstance(source, FirstOf):
+            stack.extend((part, required) for part in source.sources)
         elif isinstance(source, Gathered):
             stack.extend((part, required) for part in source.parts)
         elif isinstance(source, Provided):

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Concatenate, Generic, Literal, ParamSpec, Prot
 from asyncflow.context import Context
 from asyncflow.errors import DeclarationError
 from asyncflow.graph.builder import call_in_builder
+from asyncflow.graph.condition import Condition, check_condition
 from asyncflow.graph.options import WIRING, TaskOptions, check_option, check_option_names
 from asyncflow.graph.policy import Limit, Retry
 from asyncflow.graph.provides import WHOLE, Given, Provides, given_by, missing_from
@@ -72,6 +73,7 @@ class Task:
         wants: All that the body asks for.
         gives: The names under which its value is known.
         promises: Whether ``missing_element`` has anything to check.
+        condition: What decides whether it runs, made of ``when`` and ``depth``; or None.
         is_named: Whether somebody chose the name for this very task, so that a second call is a duplicate.
     """
 
@@ -92,6 +94,8 @@ class Task:
     priority: int = 0
     limits: Any = ()
     version: str | int | None = None
+    when: Any = None
+    depth: str | None = None
 
     body: Callable[..., Any]
     undo: Callable[..., Any] | None
@@ -104,12 +108,15 @@ class Task:
     wants: Wants
     gives: Given
     promises: bool
+    condition: Condition | None
     is_named: bool = False
 
     _class_signature: ClassVar[Signature | None] = None
     _class_wants: ClassVar[Wants | None] = None
     _has_own_name: ClassVar[bool] = False
     _needs_execute: ClassVar[bool] = True
+    # Whether its functions take the attempts of a flow: a controller's.
+    _has_history: ClassVar[bool] = False
     # Set once the attributes above are; what changes an option after that clears it.
     _is_ready: bool = False
 
@@ -131,7 +138,7 @@ class Task:
         given_by(cls.provides, f"task class {cls.__qualname__}")
         cls._class_wants = None
         for option in TaskOptions.__annotations__:
-            if option in own and option != "reconcile" and option not in WIRING:
+            if option in own and option not in ("reconcile", "when") and option not in WIRING:
                 check_option(option, own[option], f"task class {cls.__qualname__}")
         # With auto_extract=False an instance may be what lists the inputs.
         if cls.auto_extract:
@@ -188,7 +195,7 @@ class Task:
         assert cls._class_signature is not None
         put = functools.partial(object.__setattr__, self)
         for option in TaskOptions.__annotations__:
-            if option != "reconcile" and option not in WIRING:
+            if option not in ("reconcile", "when") and option not in WIRING:
                 put(option, check_option(option, getattr(self, option), what))
         if any(getattr(self, option) is not getattr(cls, option) for option in WIRING):
             put("wants", self._wants_of(self, what))
@@ -212,6 +219,8 @@ class Task:
         put("wants_context", signature.wants_context)
         put("gives", given_by(self.provides, what))
         put("promises", any(key is not WHOLE for _, key in self.gives))
+        # A function that is a class attribute would come out of getattr as a method.
+        put("condition", check_condition(inspect.getattr_static(self, "when"), self.depth, what))
         self._fill_undo(undo)
         self._fill_hook(hook)
         put("_is_ready", True)
@@ -223,7 +232,11 @@ class Task:
             _check_body(undo, what)
             inline = self.executor == "inline" and not _is_async(undo)
             put("undo_executor", "inline" if inline else _executor_for(undo, "", what))
-            put("undo_wants", _hook_wants(undo, what, self.wants.signature, is_revert=True))
+            signature = Signature(undo, what=what)  # a bound method's has no self any more
+            put(
+                "undo_wants",
+                HookWants(signature, what, self.wants.signature, is_revert=True, has_history=self._has_history),
+            )
         # Last, so that a revert which is refused leaves nothing behind.
         put("undo", undo)
 
@@ -233,7 +246,7 @@ class Task:
         if hook is not None:
             _check_body(hook, what)
             put("reconciler_executor", _executor_for(hook, "", what))
-            put("reconciler_wants", _hook_wants(hook, what, self.wants.signature, is_revert=False))
+            put("reconciler_wants", HookWants(Signature(hook, what=what), what, self.wants.signature, is_revert=False))
         put("reconciler", hook)
 
     def with_options(self: T, **options: Unpack[TaskOptions]) -> T:
@@ -290,11 +303,6 @@ class Task:
 
     def __repr__(self) -> str:
         return f"<task {self.name!r}>"
-
-
-def _hook_wants(fn: Any, what: str, body: Signature, *, is_revert: bool) -> HookWants:
-    # A bound method's signature has no self any more.
-    return HookWants(Signature(fn, what=what), what, body, is_revert=is_revert)
 
 
 class FunctionTask(Task, Generic[P, R]):

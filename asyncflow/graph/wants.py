@@ -228,6 +228,7 @@ class HookWants:
         context: Whether its first parameter is the context.
         outcome: Whether it takes ``outcome``, how the attempt ended.
         failures: Whether it takes ``failures``, path to failure of what failed for good.
+        history: Whether it takes ``history``, as a controller's may.
         names: The inputs that it takes.
         required: Those of them that it has no default for.
         everything: Whether it takes every input, as ``**inputs``.
@@ -235,9 +236,22 @@ class HookWants:
         signature: All of it.
     """
 
-    __slots__ = ("context", "everything", "failures", "names", "outcome", "required", "resources", "signature")
+    __slots__ = (
+        "context",
+        "everything",
+        "failures",
+        "history",
+        "names",
+        "outcome",
+        "required",
+        "resources",
+        "signature",
+    )
 
-    def __init__(self, signature: Signature, what: str, body: Signature, *, is_revert: bool) -> None:
+    def __init__(
+        self, signature: Signature, what: str, body: Signature, *, is_revert: bool, has_history: bool = False
+    ) -> None:
+        self.history = has_history and "history" in signature.by_name
         self.context = signature.wants_context
         self.everything = signature.takes_names
         self.outcome = is_revert and "outcome" in signature.by_name and "outcome" not in body.by_name
@@ -252,6 +266,8 @@ class HookWants:
                     f"{what} takes {name!r} by position only; it is called by keyword, so drop the /"
                 )
             if (name == "outcome" and self.outcome) or (name == "failures" and self.failures):
+                continue
+            if name == "history" and self.history:
                 continue
             if parameter.is_resource:
                 resources.append((name, parameter.default.name or name))

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import attrs
 
-from asyncflow.errors import FlowError, TypeMismatch
+from asyncflow.errors import FlowError, TypeMismatch, UnknownProvider
+from asyncflow.graph.condition import Condition
 from asyncflow.graph.inputs import (
     NO_ARGUMENTS,
     Attribute,
     Binding,
     Constant,
     Element,
+    FirstOf,
     Gathered,
     Named,
     Otherwise,
     Output,
+    Past,
     Provided,
+    Resource,
     Source,
 )
-from asyncflow.graph.lookup import Lookup
+from asyncflow.graph.lookup import NOTHING, Found, Lookup
 from asyncflow.graph.order import Edges
 from asyncflow.graph.place import Place, Places
+from asyncflow.graph.plan import Guard
 from asyncflow.graph.reference import Ref, Spec
 from asyncflow.graph.signature import NO_DEFAULT, UNKNOWN
 from asyncflow.graph.sources import RunInputs, Sources
@@ -77,9 +84,161 @@ class Wiring:
                     bindings[code] = self._bind_call(place, position, code)
                 elif tasks[code].wants.by_name or position in place.layout.given:
                     bindings[code] = self._bind_names(place, position, code, None)
+        for place in self._places.all:
+            if place.controller >= 0:
+                bindings[place.controller] = self._bind_controller(place)
         for place in self._places.all[1:]:
             self._check_given(place)
         return bindings
+
+    # --- Controllers and conditions -----------------------------------------------------------------------------------
+
+    def _bind_controller(self, place: Place) -> Binding:
+        """Return the binding of a flow's controller, whose inputs come from outside the flow."""
+        task = place.controller
+        wants = self._places.tasks[task].wants
+        wants.settle()
+        positional: list[Source] = []
+        keyword: list[tuple[str, Source]] = []
+        for want in wants.by_name:
+            if want.parameter == "history":
+                source: Source = Past(place.index)
+            elif want.fixed is not None:
+                source = want.fixed
+            else:
+                annotation = wants.signature.hint(want.parameter)
+                source = self._from_outside(place, want.name, want.default, annotation)
+                self._check(self.sources.annotation(source), annotation, source, task, want.parameter)
+                self.follow(source, task)
+            if want.by_position:
+                positional.append(source)
+            else:
+                keyword.append((want.parameter, source))
+        return self._binding(positional, keyword, wants.names)
+
+    def _from_outside(self, place: Place, name: str, default: Any, annotation: Any) -> Source:
+        """Return the source of what is read by *name* for the flow at *place* as a whole: from outside it."""
+        signature = place.layout.signature
+        if signature is not None and name in signature.by_name and name not in place.controls:
+            return self.sources.resolve(("parameter", place.index, name))
+        if place.parent < 0 and signature is None:
+            return self.sources.named(name, NOTHING, default, annotation)
+        if place.parent >= 0:
+            around = self._places.all[place.parent]
+            if around.layout.kind != "builder":
+                return self._seen(around, place.lo, place.hi, name, default, annotation)
+            if signature is None and name in self._lookup.arguments(place):
+                return self.sources.resolve(("argument", place.index, name))
+        if default is not NO_DEFAULT:
+            return Constant(default)
+        path = place.path or self._flow
+        raise UnknownProvider(
+            f"flow {self._flow!r}: the controller or condition of flow {path!r} reads {name!r}, which is not among "
+            "the inputs of that flow; add it to them, or give the parameter a default",
+            flow=self._flow,
+            task=path,
+            input=name,
+        )
+
+    def _seen(self, place: Place, lo: int, hi: int, name: str, default: Any, annotation: Any) -> Source:
+        """Return the source of what stands at ticks *lo* up to *hi* in the pattern at *place* sees as *name*."""
+        found = self._lookup.find(place, lo, hi, name, optional=False)
+        return self._named(name, found, default, annotation, place, lo, hi)
+
+    def _named(self, name: str, found: Found, default: Any, annotation: Any, place: Place, lo: int, hi: int) -> Source:
+        """Return the source of an input by name; where providers may be skipped, with those further out behind it."""
+        if not self._places.has_conditions or found.entry is None or found.is_given:
+            return self.sources.named(name, found, default, annotation)
+        entries = self._lookup.all_visible(place, lo, hi, name)
+        if len(entries) < 2:
+            return self.sources.named(name, found, default, annotation)
+        source: Source = FirstOf(tuple(self.sources.at(entry) for entry in entries))
+        if not found.is_walled:
+            source = Named(name, (source,))
+        return source if default is NO_DEFAULT else Otherwise(source, default)
+
+    def bind_conditions(self) -> list[Guard]:
+        """Return every condition with where its values come from, and the edges that follow from that."""
+        guards: list[Guard] = []
+        for place in self._places.all:
+            if place.flow.condition is not None:
+                node = self._edges.entry(place.index)
+                outside = functools.partial(self._from_outside, place)
+                guards.append(self._guard(place.flow.condition, node, place.index, (), outside))
+            for position, code in enumerate(place.codes):
+                condition = self._places.tasks[code].condition if code >= 0 else None
+                if condition is not None:
+                    guards.append(self._guard(condition, code, -1, (), self._reader(place, position, code)))
+            for (first, then), condition in place.layout.conditions.items():
+                code = place.codes[then]
+                sources = self._tasks_of(place.codes[first])
+                read = self._reader(place, then, code)
+                if code >= 0:
+                    guards.append(self._guard(condition, code, -1, sources, read))
+                else:
+                    guards.append(self._guard(condition, self._edges.entry(~code), ~code, sources, read))
+        return guards
+
+    def _guard(
+        self, condition: Condition, node: int, scope: int, sources: tuple[int, ...], read: Callable[..., Source]
+    ) -> Guard:
+        keyword: list[tuple[str, Source]] = []
+        signature = condition.signature
+        for parameter in signature.parameters:
+            if parameter.is_resource:
+                source: Source = Resource(parameter.default.name or parameter.name, signature.hint(parameter.name))
+            else:
+                source = read(parameter.name, parameter.default, signature.hint(parameter.name))
+            self._follow_to(source, node)
+            keyword.append((parameter.name, source))
+        return Guard(node, scope, condition.depth, sources, condition, Binding((), tuple(keyword), (), None))
+
+    def _reader(self, place: Place, position: int, code: int) -> Callable[..., Source]:
+        """Return what finds a value by name as the item at *position* sees it."""
+        if code < 0:
+            return functools.partial(self._from_outside, self._places.all[~code])
+        tick = self._places.ticks[code]
+        if place.layout.kind != "builder":
+            given = place.layout.given.get(position, {})
+
+            def in_pattern(name: str, default: Any, annotation: Any) -> Source:
+                if name in given:
+                    return Constant(given[name])
+                return self._seen(place, tick, tick + 1, name, default, annotation)
+
+            return in_pattern
+        call = place.layout.calls[position]
+        specs = {name: spec for name, spec in zip(call.names, call.positional, strict=True) if name is not None}
+        specs.update(call.keyword)
+        defaults = {
+            parameter.name: parameter.default for parameter in self._places.tasks[code].wants.signature.parameters
+        }
+
+        def in_builder(name: str, default: Any, annotation: Any) -> Source:
+            if name in specs:
+                return self.sources.of(place, specs[name])
+            if name not in defaults and default is NO_DEFAULT:
+                path = self._places.path(code)
+                raise UnknownProvider(
+                    f"flow {self._flow!r}: the condition of task {path!r} reads {name!r}, which is no parameter of the "
+                    f"task{nearest(name, defaults)}; in a builder it reads those",
+                    flow=self._flow,
+                    task=path,
+                    input=name,
+                )
+            return Constant(defaults[name] if default is NO_DEFAULT else default)
+
+        return in_builder
+
+    def _tasks_of(self, code: int) -> tuple[int, ...]:
+        """Return the tasks of an item: itself, or all in it."""
+        if code >= 0:
+            return (code,)
+        inside = {~code}
+        for place in self._places.all[~code + 1 :]:
+            if place.parent in inside:
+                inside.add(place.index)
+        return tuple(task for task, scope in enumerate(self._places.scope_of) if scope in inside)
 
     def decide(self, task: int, precedes: set[Pair]) -> Binding:
         """Return the binding of an undecided task; *precedes* are the pairs that turned out to be ordered."""
@@ -91,7 +250,7 @@ class Wiring:
         assert signature is not None
         for parameter in signature.parameters:
             name = parameter.name
-            if place.parent < 0 and not parameter.is_resource:
+            if place.parent < 0 and not parameter.is_resource and name not in place.controls:
                 self.inputs.declare(name, signature.hint(name))
                 if parameter.is_required:
                     self.inputs.required.add(name)
@@ -169,7 +328,7 @@ class Wiring:
             elif all((node, task) in precedes for node in nodes):
                 found = attrs.evolve(found, entry=sibling.entry, is_given=False)
                 break
-        source = self.sources.named(want.name, found, want.default, annotation)
+        source = self._named(want.name, found, want.default, annotation, place, tick, tick + 1)
         if type(source) is Constant or found.entry is None:
             return source
         provided = source.source if type(source) is Otherwise else source
@@ -183,13 +342,17 @@ class Wiring:
 
     def follow(self, source: Source, task: int) -> None:
         """Add an edge from whatever gives *source* to *task*."""
-        home = self._places.scope_of[task]
+        self._follow_to(source, task)
+
+    def _follow_to(self, source: Source, reader: int) -> None:
+        home = self._home(reader)
         for node in self.nodes(source):
-            self._edges.by_value(node, self._home(node), task, home)
+            if node != reader:
+                self._edges.by_value(node, self._home(node), reader, home)
 
     def nodes(self, source: Source) -> list[int]:
         """Return the nodes that must have ended for *source* to have its value."""
-        whole = source.providers[0] if type(source) is Named else source
+        whole = source.providers[0] if type(source) is Named and source.providers else source
         if type(whole) is Output:
             return [whole.task]
         tasks, shared = self._shallow(source)
@@ -310,6 +473,8 @@ def _parts(source: Any) -> list[Any]:
         return [part for _, part in source.items]
     if type(source) is Named:
         return list(source.providers)
+    if type(source) is FirstOf:
+        return list(source.sources)
     if type(source) in (Element, Attribute, Otherwise):
         return [source.source]
     return []

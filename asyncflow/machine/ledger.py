@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from asyncflow import messages as m
-from asyncflow.errors import IllegalTransition
+from asyncflow.errors import FlowTimedOut, IllegalTransition, TaskTimedOut
 from asyncflow.graph.plan import Plan
+from asyncflow.machine.control import Control, ControlPhase
 from asyncflow.machine.revert import ReverseOrder
 from asyncflow.outcomes import Cancelled, Failure, TimedOut
 from asyncflow.states import ALLOWED_TASK_STEPS, RunState, TaskState, check_task_step
@@ -25,6 +26,10 @@ CANCELLED, SKIPPED, REVERTING = int(TaskState.CANCELLED), int(TaskState.SKIPPED)
 REVERTED, REVERT_FAILED = int(TaskState.REVERTED), int(TaskState.REVERT_FAILED)
 SETTLED = frozenset({SUCCEEDED, SKIPPED})
 UNDOABLE = frozenset({SUCCEEDED, FAILED, TIMED_OUT, CANCELLED})
+
+
+WHOLE_RUN, NOTHING = -1, -2
+"""What is undone of a run that turns round, where it is not one flow."""
 
 
 class _NoValue:
@@ -41,8 +46,9 @@ class Ledger:
     """
     The state of one run, to read and not to touch; :class:`~asyncflow.machine.run.RunMachine` is what changes it.
 
-    ``states`` has a byte for each task, ``values`` a slot, ``attempts`` a count, ``order`` the tasks as they started,
-    ``failures`` those that failed for good, in order, and ``outcomes`` how each that did not succeed ended.
+    ``states`` has a byte for each task, ``values`` a slot, ``attempts`` a count, ``started`` its place among those that
+    started (counted from 1; 0 where it has not, in this execution), ``failures`` those that failed for good, in order,
+    and ``outcomes`` how each that did not succeed ended. ``controls`` has the flows with a controller.
     """
 
     __slots__ = (
@@ -50,17 +56,23 @@ class Ledger:
         "_cancels",
         "_end_due",
         "_ended",
+        "_gates",
+        "_halts",
         "_left",
         "_opening",
         "_ready",
-        "_reverse",
         "_reverts",
-        "_reverts_open",
+        "_skips",
+        "_starts",
         "_suspend_due",
+        "_to_skip",
         "_undecided",
+        "_undoing",
         "_waiting_for",
+        "answers",
         "attempts",
         "cancel_reason",
+        "controls",
         "crashes",
         "deadline",
         "executions",
@@ -72,10 +84,10 @@ class Ledger:
         "is_suspended",
         "late_scopes",
         "lost",
-        "order",
+        "never_revert",
+        "on_failure",
         "outcomes",
         "phase",
-        "places",
         "plan",
         "retired",
         "revert_attempts",
@@ -85,8 +97,11 @@ class Ledger:
         "reverting",
         "run_id",
         "scope_deadlines",
+        "scope_failures",
+        "started",
         "states",
         "suspend_reason",
+        "undo_scope",
         "values",
         "waits",
     )
@@ -97,6 +112,8 @@ class Ledger:
         self.flow = plan.flow
         self.inputs: dict[str, Any] = {}
         self.deadline: float | None = None
+        self.on_failure = "cancel"
+        self.never_revert = False
 
         # The run: how far it is, and where it is going to end once it is being undone.
         self.phase = RunState.PENDING
@@ -110,7 +127,7 @@ class Ledger:
         self.states = bytearray(size)
         self.attempts = array("I", bytes(4 * size))
         self.values: list[Any] = [NO_VALUE] * size
-        self.order: list[int] = []  # tasks as they started, each once in an execution
+        self.started = array("I", bytes(4 * size))
 
         # What few tasks have.
         self.outcomes: dict[int, Failure | TimedOut | Cancelled] = {}
@@ -127,20 +144,27 @@ class Ledger:
         self.revert_values: dict[int, Any] = {}
         self.scope_deadlines: dict[int, float] = {}
         self.late_scopes: list[int] = []  # scopes whose deadline passed
+        self.scope_failures: dict[int, Failure] = {}  # what a flow's controller or condition raised
+        self.controls = {scope: Control(scope) for scope in plan.controlled}
+        self.answers: dict[int, bool] = {}  # condition to what it said
         self.retired: dict[str, int] = {}  # path to last state of tasks that a changed flow no longer has
 
         # Counts that tell when a run is still, and what is due.
         self._waiting_for = list(plan.pending)
         self._left = size  # tasks that have not settled
         self._bodies = 0  # bodies running, or ended and not yet decided about
-        self._reverts_open = 0  # reverts due, running or waiting
-        self._reverse: ReverseOrder | None = None
-        self.places: dict[int, int] = {}  # task to its place in `order`, once the run is being undone
+        self._starts = 0  # tasks that have started, to tell in which order
+        self._undoing: ReverseOrder | None = None  # while the run is being undone
+        self.undo_scope = WHOLE_RUN  # what is undone once the run has turned round: a flow, or one of these
+        self._halts: set[int] = set()  # scopes whose control is not GOING
         self._ended: dict[int, tuple[Failure | TimedOut, bool]] = {}  # attempts to decide about: ending, retriable
         self._undecided: list[int] = []
         self._ready: list[int] = []
         self._reverts: list[int] = []
         self._cancels: list[m.Cancel] = []
+        self._gates: list[int] = []  # gates that wait for a condition
+        self._to_skip: dict[int, None] = {}  # tasks that a condition has skipped and no event says so yet
+        self._skips: list[int] = []  # those of them that ``due`` has not handed out
         self._opening: set[int] = set()  # scopes whose OpenScope has been handed out
         self._end_due = False
         self._suspend_due = False
@@ -156,6 +180,12 @@ class Ledger:
     def is_forward(self) -> bool:
         """Whether the run still tries to get its tasks done."""
         return self.phase is RunState.RUNNING
+
+    @property
+    def order(self) -> list[int]:
+        """The tasks that have started in their present execution, as they started."""
+        started = self.started
+        return sorted((task for task, place in enumerate(started) if place), key=started.__getitem__)
 
     def has_started(self, task: int) -> bool:
         """Whether *task* has started in its present execution, so that undoing the run concerns it."""
@@ -176,8 +206,70 @@ class Ledger:
             return False
         state = self.states[task]
         if not is_revert:
-            return self.phase is RunState.RUNNING and state in (PENDING, WAITING)
-        return self.phase is RunState.REVERTING and (state in UNDOABLE or state in (REVERTING, REVERT_FAILED))
+            return self.phase is RunState.RUNNING and state in (PENDING, WAITING) and not self.is_halted(task)
+        return (
+            not self.phase.is_ended
+            and self._undoing_of(task) is not None
+            and (state in UNDOABLE or state in (REVERTING, REVERT_FAILED))
+        )
+
+    def is_halted(self, task: int) -> bool:
+        """Whether a flow around *task* has failed, so that nothing in it starts."""
+        if not self._halts:
+            return False
+        return not self._halts.isdisjoint(self.plan.enclosing(self.plan.scope_of[task]))
+
+    def expects_answer(self, scope: int) -> bool:
+        """Whether the controller of *scope* is still to say what becomes of its flow."""
+        control = self.controls[scope]
+        return (
+            self.phase is RunState.RUNNING
+            and self.suspend_reason is None
+            and not self.is_suspended
+            and control.phase is ControlPhase.STOPPING
+            and not control.busy
+        )
+
+    def expects_condition(self, guard: int) -> bool:
+        """Whether a condition is still to be answered."""
+        node = self.plan.guards[guard].node
+        if self.phase is not RunState.RUNNING or guard in self.answers or self._waiting_for[node]:
+            return False
+        return node >= self.plan.size or self.wants(node)
+
+    def present_attempt(self, scope: int) -> tuple[Any, dict[str, Failure]]:
+        """Return what the controller of *scope* gave for this attempt, and path to failure of what failed in it."""
+        plan, span = self.plan, self.plan.span(scope)
+        found: dict[str, Failure] = {}
+        for task in self.failures:
+            if task in span:
+                outcome = self.outcomes[task]
+                if not isinstance(outcome, Failure):
+                    outcome = Failure(TaskTimedOut(f"task {plan.path(task)!r} took longer than its timeout"))
+                found[plan.path(task)] = outcome
+        for inner, failure in self.scope_failures.items():
+            if inner != scope and scope in plan.enclosing(inner):
+                found[plan.scopes[inner].path] = failure
+        for inner in self.late_scopes:
+            if inner != scope and scope in plan.enclosing(inner):
+                path = plan.scopes[inner].path
+                found[path] = Failure(FlowTimedOut(f"flow {path!r} took longer than its timeout"))
+        return self.values[plan.scopes[scope].controller], found
+
+    def is_settled(self, scope: int) -> bool:
+        """Whether a flow with a controller has ended well, so that what it gives is there."""
+        return not self._waiting_for[self.plan.scopes[scope].end]
+
+    def is_result(self, task: int) -> bool:
+        """Whether the value of *task* is a result of the run: it is there, and each flow with a controller around it
+        has ended well."""
+        if self.values[task] is NO_VALUE:
+            return False
+        controls = self.controls
+        if not controls:
+            return True
+        around = self.plan.enclosing(self.plan.scope_of[task])
+        return all(self.is_settled(scope) for scope in around if scope in controls)
 
     def is_late(self, scope: int) -> bool:
         """Whether *scope* still has something to do, so that the passing of its deadline matters."""
@@ -185,11 +277,7 @@ class Ledger:
             return False
         if scope <= 0:
             return self._left > 0
-        plan = self.plan
-        return any(
-            state not in SETTLED and scope in plan.enclosing(plan.scope_of[task])
-            for task, state in enumerate(self.states)
-        )
+        return scope in self.scope_deadlines and any(self.states[task] not in SETTLED for task in self.plan.span(scope))
 
     def deadline_of(self, task: int) -> float | None:
         """Return the nearest deadline of the run and of all flows around *task*, POSIX seconds, or None."""
@@ -209,7 +297,7 @@ class Ledger:
             "states": bytes(self.states),
             "attempts": self.attempts.tolist(),
             "valued": [value is not NO_VALUE for value in self.values],
-            "order": list(self.order),
+            "started": self.started.tolist(),
             "waiting_for": list(self._waiting_for),
             "outcomes": {task: repr(outcome) for task, outcome in self.outcomes.items()},
             "failures": list(self.failures),
@@ -220,69 +308,82 @@ class Ledger:
             "reverts lost": dict(self.revert_lost),
             "reverting": (sorted(self.reverting), sorted(self.revert_values)),
             "scopes": (dict(self.scope_deadlines), list(self.late_scopes)),
+            "scope failures": {scope: repr(failure) for scope, failure in self.scope_failures.items()},
+            "controls": {scope: control.snapshot() for scope, control in self.controls.items()},
+            "conditions": (dict(self.answers), sorted(self._to_skip)),
             "undecided": sorted(self._ended),
-            "counts": (self._left, self._bodies, self._reverts_open),
+            "counts": (self._left, self._bodies, self._undoing and self._undoing.left),
             "retired": dict(self.retired),
         }
 
-    # --- Changing the plan --------------------------------------------------------------------------------------------
-
-    def adopt(self, plan: Plan) -> None:
-        """
-        Go on under another *plan*: every task keeps its state by its path.
-
-        Whether the plan fits is for ``graph.record`` to say, before. A task that is gone keeps its last state in
-        ``retired``; a new one is PENDING. Called right before the ``RunResumed`` that names the plan.
-        """
-        old, moved = self.plan, dict[int, int]()
-        known = {plan.path(task): task for task in range(plan.size)}
-        for task in range(old.size):
-            path = old.path(task)
-            if path in known:
-                moved[task] = known[path]
-            elif self.attempts[task]:
-                self.retired[path] = self.states[task]
-        self.plan = plan
-        self._move(moved)
-        self._recount()
-
-    def _move(self, moved: dict[int, int]) -> None:
-        states, attempts, values = self.states, self.attempts, self.values
-        size = self.plan.size
-        self.states, self.attempts, self.values = bytearray(size), array("I", bytes(4 * size)), [NO_VALUE] * size
-        for task, new in moved.items():
-            self.states[new], self.attempts[new], self.values[new] = states[task], attempts[task], values[task]
-        self.order = [moved[task] for task in self.order if task in moved]
-        self.failures = [moved[task] for task in self.failures if task in moved]
-        self.in_doubt = {moved[task] for task in self.in_doubt if task in moved}
-        self.reverting = {moved[task] for task in self.reverting if task in moved}
-        for name in (
-            "outcomes", "waits", "lost", "crashes", "executions", "revert_attempts", "revert_lost", "revert_failures",
-            "revert_values", "_ended",
-        ):  # fmt: skip
-            table: dict[int, Any] = getattr(self, name)
-            setattr(self, name, {moved[task]: entry for task, entry in table.items() if task in moved})
-        # A flow keeps its deadline only where its name and place are unchanged; one that is not known starts afresh.
-        self.scope_deadlines = {}
+    # --- Counting -----------------------------------------------------------------------------------------------------
 
     def _recount(self) -> None:
         states, size = self.states, self.plan.size
         self._waiting_for = list(self.plan.pending)
-        self._left = sum(state in (PENDING, RUNNING, WAITING) for state in states)
+        self._left = sum(state not in SETTLED for state in states)
         self._bodies = sum(state == RUNNING for state in states)
+        self._gates.clear()
         for node in self.plan.roots():
             if node >= size:
-                self._settle(node)
+                self._pass(node)
         for task in range(size):
             if states[task] in SETTLED:
                 self._settle(task)
-        if self.phase in (RunState.REVERTING, RunState.FAILED):
-            self._reverse = ReverseOrder(self.plan)
-            self.places = {task: place for place, task in enumerate(self.order)}
-            # Draining marks what is clear; which of the opened are undone next is for the resume to list.
-            self._reverse.start(self.attempts)
-            for _ in self._reverse.clear((t for t in range(size) if states[t] == REVERTED), self.attempts):
-                pass
+        for control in self.controls.values():
+            control.busy = self._busy_in(control.scope)
+            if control.undoing is not None:
+                control.undoing = self._reverse_order(control.scope)
+        if self._undoing is not None:
+            self._undoing = self._run_order()
+
+    def _busy_in(self, scope: int) -> int:
+        """Return how many bodies and reverts within *scope* have no ending, or one that is not decided about."""
+        states, reverting, ended = self.states, self.reverting, self._ended
+        return sum(
+            states[task] == RUNNING or (states[task] == REVERTING and (task in reverting or task in ended))
+            for task in self.plan.span(scope)
+        )
+
+    def _reverse_order(self, scope: int) -> ReverseOrder:
+        """Return the order in which what is within *scope* is undone from now on; what is open is not listed yet."""
+        plan = self.plan
+        order = ReverseOrder(plan, dict.fromkeys(plan.inside(scope)), self._must_undo, plan.scopes[scope].end)
+        return self._counted(order)
+
+    def _run_order(self) -> ReverseOrder:
+        """Return the same for the run, or for the part of it that is undone."""
+        plan, scope = self.plan, self.undo_scope
+        if scope == WHOLE_RUN:
+            return self._counted(ReverseOrder(plan, range(len(plan.successors)), self._must_undo))
+        if scope == NOTHING:
+            return ReverseOrder(plan, {}, self._must_undo, NOTHING)
+        nodes = dict.fromkeys((plan.scopes[scope].controller, *plan.inside(scope)))
+        return self._counted(ReverseOrder(plan, nodes, self._must_undo, plan.scopes[scope].end))
+
+    def _counted(self, order: ReverseOrder) -> ReverseOrder:
+        order.left = sum(self._can_be_undone(task) for task in order.start())
+        return order
+
+    def _must_undo(self, task: int) -> bool:
+        return self.started[task] > 0 and self.states[task] != REVERTED
+
+    def _can_be_undone(self, task: int) -> bool:
+        """Whether *task*, which is open, is being undone or can be now; a body that still runs must end before."""
+        state = self.states[task]
+        # A revert that failed for good is tried again only where a resume has forgotten that.
+        return state in UNDOABLE or state == REVERTING or (state == REVERT_FAILED and task not in self.revert_failures)
+
+    def _undoing_of(self, task: int) -> ReverseOrder | None:
+        """Return the order in which *task* is undone, if it is."""
+        if self._undoing is not None:
+            return self._undoing
+        if self._halts:
+            for scope in self.plan.enclosing(self.plan.scope_of[task]):
+                control = self.controls.get(scope)
+                if control is not None and control.undoing is not None:
+                    return control.undoing
+        return None
 
     # --- Small steps --------------------------------------------------------------------------------------------------
 
@@ -314,7 +415,7 @@ class Ledger:
     def _settle(self, node: int) -> None:
         """Count *node* in at everything after it. Gates pass on the way, by a stack and not by recursion."""
         successors, waiting_for, size = self.plan.successors, self._waiting_for, self.plan.size
-        ready = self._ready
+        ready, guards = self._ready, self.plan.guards
         gates = None
         while True:
             for after in successors[node]:
@@ -323,6 +424,8 @@ class Ledger:
                 if not left:
                     if after < size:
                         ready.append(after)
+                    elif guards and self._verdict(after) is None:
+                        self._gates.append(after)
                     elif gates is None:
                         gates = [after]
                     else:
@@ -330,3 +433,22 @@ class Ledger:
             if not gates:
                 return
             node = gates.pop()
+
+    def _pass(self, gate: int) -> None:
+        """Let a gate pass that has nothing left to wait for, unless a condition is still to be asked."""
+        if self.plan.guards and self._verdict(gate) is None:
+            self._gates.append(gate)
+        else:
+            self._settle(gate)
+
+    def _verdict(self, node: int) -> bool | None:
+        """Return whether *node* may go on, as its conditions say; None while one of them is to be asked."""
+        verdict = True
+        for index in self.plan.guards_of(node):
+            guard = self.plan.guards[index]
+            if guard.sources and all(self.states[task] == SKIPPED for task in guard.sources):
+                continue
+            if index not in self.answers:
+                return None
+            verdict = verdict and self.answers[index]
+        return verdict

@@ -34,8 +34,9 @@ def fold(records: Iterable[m.Record], plans: Mapping[str, Plan]) -> RunMachine:
                 if not isinstance(event, m.RunStarted):
                     raise InternalError(f"a journal begins with {type(event).__name__}, not with RunStarted")
                 machine = RunMachine(plans[event.plan])
-            elif isinstance(event, m.RunResumed) and event.plan is not None:
-                machine.adopt(plans[event.plan])
+            elif isinstance(event, (m.RunResumed, m.RunReset)) and event.plan is not None:
+                if plans[event.plan] is not machine.plan:
+                    machine.adopt(plans[event.plan])
             machine.apply(event)
     if machine is None:
         raise InternalError("a journal has no records, so there is nothing to fold")
@@ -44,13 +45,9 @@ def fold(records: Iterable[m.Record], plans: Mapping[str, Plan]) -> RunMachine:
 
 def plans_named(records: Iterable[m.Record]) -> list[str]:
     """Return the content hash of every plan that a journal names, in order, the one in force last."""
-    found: list[str] = []
-    for record in records:
-        for event in record.events:
-            if isinstance(event, m.RunStarted) or (isinstance(event, m.RunResumed) and event.plan is not None):
-                assert event.plan is not None
-                found.append(event.plan)
-    return found
+    naming = (m.RunStarted, m.RunReset, m.RunResumed)
+    events = (event for record in records for event in record.events)
+    return [event.plan for event in events if isinstance(event, naming) and event.plan is not None]
 
 
 def recovery(machine: RunMachine, *, plan: str | None = None, deadline: float | None = None) -> list[m.Event]:

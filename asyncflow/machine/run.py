@@ -12,7 +12,7 @@ Seven invariants hold, and each has a test of its name:
 - *quiet after the end*: a run that has ended asks for nothing.
 - *replay is living*: the machine folded from a journal equals the machine that wrote it.
 
-Over 500 lines because what each event does to a run is one table, and one invariant often needs two of its rows.
+What concerns more than one task, such as a flow that runs again, is in ``flows``; the state is in ``ledger``.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from typing import Any, ClassVar
 from asyncflow import messages as m
 from asyncflow.errors import IllegalTransition, InternalError
 from asyncflow.machine import lifecycle
+from asyncflow.machine.flows import RUN_DEADLINE, Flows
+from asyncflow.machine.intake import Intake
 from asyncflow.machine.ledger import (
-    CANCELLED,
     FAILED,
     NO_VALUE,
     PENDING,
-    REVERT_FAILED,
     REVERTED,
     REVERTING,
     RUNNING,
@@ -37,17 +37,15 @@ from asyncflow.machine.ledger import (
     TIMED_OUT,
     UNDOABLE,
     WAITING,
-    Ledger,
+    WHOLE_RUN,
 )
-from asyncflow.machine.revert import ReverseOrder
 from asyncflow.outcomes import Cancelled, Failure, TimedOut
-from asyncflow.states import RunState, check_run_step, check_task_step
+from asyncflow.states import RunState, check_run_step
 
-RUN_DEADLINE = -1
-"""The scope that ``DeadlinePassed`` names for the deadline of the run, which lies around all flows."""
+__all__ = ["RUN_DEADLINE", "RunMachine"]
 
 
-class RunMachine(Ledger):
+class RunMachine(Intake):
     """
     Decides one run. ``apply`` an event to change the state, ask ``due`` what is to be done.
 
@@ -76,10 +74,16 @@ class RunMachine(Ledger):
             self._decide(commands)
             return commands
         if self.suspend_reason is None and not self.is_suspended:
-            if self._ready and self.phase is RunState.RUNNING:
-                self._list_starts(commands, most_starts)
-            elif self._reverts and self.phase is RunState.REVERTING:
+            if self._halts:
+                self._list_questions(commands)
+            if self._reverts:
                 self._list_reverts(commands)
+            if self._gates or self._skips:
+                # Alone: what is skipped may make other tasks ready, which then take their place in line.
+                self._list_conditions(commands)
+                return commands
+            if self._ready:
+                self._list_starts(commands, most_starts)
         if not commands and not self._bodies:
             self._list_ending(commands)
         return commands
@@ -96,7 +100,7 @@ class RunMachine(Ledger):
                 tried, lost = self.revert_attempts[task], self.revert_lost.get(task, 0)
                 commands.append(lifecycle.after_failed_revert(task, declared[task], tried, lost, retriable=retriable))
             else:
-                retriable = self._ended[task][1] and self.phase is RunState.RUNNING
+                retriable = self._ended[task][1] and self.phase is RunState.RUNNING and not self.is_halted(task)
                 lost = self.lost.get(task, 0)
                 commands.append(lifecycle.after_failure(task, declared[task], attempt, lost, retriable=retriable))
 
@@ -111,6 +115,8 @@ class RunMachine(Ledger):
             if len(ready) > most:
                 ready, self._ready = ready[:most], ready[most:]
         states, attempts = self.states, self.attempts
+        if self.plan.guards:
+            ready = self._admitted(ready, commands)
         if self.plan.has_timed_scopes:
             commands.extend(m.OpenScope(scope) for scope in self._unopened_scopes(ready))
         for task in ready:
@@ -119,7 +125,7 @@ class RunMachine(Ledger):
                 if task in self.in_doubt:
                     commands.append(self._after_loss(task))
                 else:
-                    commands.append(m.Start(task, attempts[task] + 1))
+                    commands.append(m.Start(task, attempts[task] + 1, self.waits.get(task) if self.waits else None))
             elif state == WAITING:
                 commands.append(m.Start(task, attempts[task] + 1, self.waits[task]))
 
@@ -139,7 +145,7 @@ class RunMachine(Ledger):
     def _list_reverts(self, commands: list[m.Command]) -> None:
         reverts, self._reverts = self._reverts, []
         if len(reverts) > 1:
-            reverts.sort(key=self.places.__getitem__, reverse=True)
+            reverts.sort(key=self.started.__getitem__, reverse=True)
         for task in reverts:
             attempt = self.revert_attempts.get(task, 0) + 1
             commands.append(m.Revert(task, attempt, self.waits.get(task)))
@@ -150,13 +156,13 @@ class RunMachine(Ledger):
                 self._end_due = True
                 commands.append(m.End(RunState.SUCCEEDED.value))
         elif self.phase is RunState.REVERTING:
-            if not self._reverts_open and not self._end_due:
+            if self._undoing is not None and not self._undoing.left and not self._end_due:
                 self._end_due = True
                 assert self.goal is not None
-                complete = all(
-                    state not in UNDOABLE or not self.attempts[task] for task, state in enumerate(self.states)
+                complete = self.undo_scope == WHOLE_RUN and not self.revert_failures
+                complete = complete and all(
+                    state not in UNDOABLE or not self.started[task] for task, state in enumerate(self.states)
                 )
-                complete = complete and not self.revert_failures
                 commands.append(m.End((self.goal if complete else RunState.FAILED).value))
         if self.suspend_reason is not None and not (
             self._end_due or self._suspend_due or self.reverting or self.is_suspended or self.phase.is_ended
@@ -175,71 +181,10 @@ class RunMachine(Ledger):
         """
         self._APPLY[type(event)](self, event)
 
-    def _run_started(self, event: m.RunStarted) -> None:
-        self._go(RunState.RUNNING)
-        self.run_id, self.flow = event.run_id, event.flow
-        self.inputs, self.deadline = event.inputs, event.deadline
-        self._open_roots()
-
-    def _open_roots(self) -> None:
-        size = self.plan.size
-        for node in self.plan.roots():
-            if node < size:
-                self._ready.append(node)
-            else:
-                self._settle(node)
-
-    def _run_resumed(self, event: m.RunResumed) -> None:
-        self.is_suspended = False
-        self.suspend_reason = None
-        self._suspend_due = self._end_due = False
-        if event.deadline is not None:
-            self.deadline = event.deadline
-        if self.phase is RunState.FAILED:
-            self._go(RunState.REVERTING)
-            self.revert_attempts.clear()
-            self.revert_lost.clear()
-            self.revert_failures.clear()
-        self._relist()
-
-    def _relist(self) -> None:
-        # A resume starts from the state alone: whatever had been handed out before it was handed to a process that is
-        # gone.
-        self._ready.clear()
-        self._reverts.clear()
-        self._cancels.clear()
-        self._opening.clear()
-        self._undecided = sorted(self._ended)
-        size, states = self.plan.size, self.states
-        if self.phase is RunState.RUNNING:
-            waiting_for = self._waiting_for
-            self._ready.extend(
-                task
-                for task in range(size)
-                if states[task] == WAITING or (states[task] == PENDING and not waiting_for[task])
-            )
-        elif self.phase is RunState.REVERTING:
-            assert self._reverse is not None
-            self._reverts_open = 0
-            for task in range(size):
-                state = states[task]
-                if state == REVERTING:
-                    self._reverts_open += 1
-                    if task not in self.reverting and task not in self._ended:
-                        self._reverts.append(task)
-                elif state == REVERT_FAILED:
-                    # Given up, unless a resume of the failed run has forgotten that.
-                    if task not in self.revert_failures:
-                        self._reverts_open += 1
-                        self._reverts.append(task)
-                elif state in UNDOABLE and self.attempts[task] and self._reverse.is_open(task):
-                    self._reverts_open += 1
-                    self._reverts.append(task)
-
     def _cancel_requested(self, event: m.CancelRequested) -> None:
         if self.phase is RunState.RUNNING:
             self.cancel_reason = event.reason
-            self._undo(RunState.CANCELLED)
+            self._turn_round(RunState.CANCELLED)
 
     def _suspend_requested(self, event: m.SuspendRequested) -> None:
         if not self.phase.is_ended and self.suspend_reason is None:
@@ -252,7 +197,10 @@ class RunMachine(Ledger):
     def _deadline_passed(self, event: m.DeadlinePassed) -> None:
         if self.phase is RunState.RUNNING:
             self.late_scopes.append(event.scope)
-            self._undo(RunState.REVERTED)
+            if event.scope <= 0:
+                self._turn_round(RunState.REVERTED)
+            else:
+                self._fail_late(event.scope)
 
     def _run_ended(self, event: m.RunEnded) -> None:
         self._go(RunState(event.state))
@@ -264,15 +212,16 @@ class RunMachine(Ledger):
 
     def _attempt_started(self, event: m.AttemptStarted) -> None:
         task = event.task
-        if self.phase is not RunState.RUNNING:
+        if self.phase is not RunState.RUNNING or (self._halts and self.is_halted(task)):
             raise IllegalTransition(f"task {self.plan.path(task)!r} cannot start in a run that is {self.phase.value}")
-        old = self._step(task, RUNNING)
+        self._step(task, RUNNING)
         self.attempts[task] = event.attempt
         self._bodies += 1
-        if event.attempt == 1:
-            self.order.append(task)
-        if old == WAITING:
-            del self.waits[task]
+        if not self.started[task]:
+            self._starts += 1
+            self.started[task] = self._starts
+        if self.waits:
+            self.waits.pop(task, None)
         if self.in_doubt:
             self.in_doubt.discard(task)
 
@@ -294,7 +243,9 @@ class RunMachine(Ledger):
         self._left -= 1
         if self.crashes:
             self.crashes.pop(task, None)
-        if self.phase is RunState.RUNNING:
+        if self._halts and self.is_halted(task):
+            self._body_gone(task)
+        elif self.phase is RunState.RUNNING:
             self._settle(task)
         else:
             self._undo_when_open(task)
@@ -316,15 +267,8 @@ class RunMachine(Ledger):
     def _attempt_cancelled(self, event: m.AttemptCancelled) -> None:
         self._check_in_flight(event.task)
         self._bodies -= 1
+        self._body_gone(event.task)
         self._stop(event.task, Cancelled(event.abandoned))
-
-    def _stop(self, task: int, outcome: Cancelled) -> None:
-        self._step(task, CANCELLED)
-        self.outcomes[task] = outcome
-        self._left -= 1
-        self.waits.pop(task, None)
-        self.crashes.pop(task, None)
-        self._undo_when_open(task)
 
     def _attempt_lost(self, event: m.AttemptLost) -> None:
         task = event.task
@@ -332,19 +276,26 @@ class RunMachine(Ledger):
         if self.states[task] == REVERTING:
             self.reverting.discard(task)
             self.revert_lost[task] = self.revert_lost.get(task, 0) + 1
-            self._reverts.append(task)
+            self._revert_again(task)
             return
         self._bodies -= 1
+        self._body_gone(task)
         self.lost[task] = self.lost.get(task, 0) + 1
         if event.cause != "reconciled":
             self.in_doubt.add(task)
         if event.cause == "crash":
             self.crashes[task] = self.crashes.get(task, 0) + 1
-        if self.phase is RunState.RUNNING:
+        if self.phase is RunState.RUNNING and not self.is_halted(task):
             self._step(task, PENDING)
             self._ready.append(task)
         else:
             self._stop(task, Cancelled())
+
+    def _revert_again(self, task: int) -> None:
+        """A try at the revert of *task* is over, and another is to be made, by whoever undoes it by then."""
+        self._body_gone(task)
+        if self._undoing_of(task) is not None:
+            self._reverts.append(task)
 
     def _values_lost(self, event: m.ValuesLost) -> None:
         for task in event.tasks:
@@ -364,12 +315,13 @@ class RunMachine(Ledger):
         ending, _ = self._ended.pop(task)
         self.waits[task] = event.at
         if self.states[task] == REVERTING:
-            self._reverts.append(task)
+            self._revert_again(task)
             return
         self._step(task, WAITING)
         self.outcomes[task] = ending
         self._bodies -= 1
-        if self.phase is RunState.RUNNING:
+        self._body_gone(task)
+        if self.phase is RunState.RUNNING and not self.is_halted(task):
             self._ready.append(task)
         else:
             # Two endings in one turn: the first was to be tried again, then the second failed the run.
@@ -380,6 +332,7 @@ class RunMachine(Ledger):
         ending = self._ended.pop(task, None)
         if ending is not None:
             self._bodies -= 1
+            self._body_gone(task)
         outcome = event.failure or (ending[0] if ending else None)
         if outcome is None:
             raise InternalError(f"task {self.plan.path(task)!r} failed without a reason")
@@ -389,15 +342,15 @@ class RunMachine(Ledger):
         self.failures.append(task)
         self.in_doubt.discard(task)
         self.waits.pop(task, None)
-        self._left -= 1
         if self.phase is RunState.RUNNING:
-            self._undo(RunState.REVERTED)
+            self._fail(self._home(task))
         else:
             self._undo_when_open(task)
 
     def _revert_started(self, event: m.RevertStarted) -> None:
         task = event.task
-        self._step(task, REVERTING)
+        if self._step(task, REVERTING) == SUCCEEDED:
+            self._left += 1
         self.revert_attempts[task] = event.attempt
         self.reverting.add(task)
         self.waits.pop(task, None)
@@ -410,12 +363,15 @@ class RunMachine(Ledger):
         self.values[task] = NO_VALUE
         self.revert_values[task] = event.value
         self.executions[task] = self.executions.get(task, 0) + 1
-        self._reverts_open -= 1
-        assert self._reverse is not None
+        self._body_gone(task)
+        order = self._undoing_of(task)
+        if order is None:
+            return  # the flow around the one that was being undone has failed too, and is about to be asked
+        order.left -= 1
         # What is opened by this may still be running, and then is undone when it ends.
-        for opened in self._reverse.clear((task,), self.attempts):
+        for opened in order.clear((task,)):
             if self.states[opened] in UNDOABLE:
-                self._reverts_open += 1
+                order.left += 1
                 self._reverts.append(opened)
 
     def _revert_failed(self, event: m.RevertFailed) -> None:
@@ -427,58 +383,23 @@ class RunMachine(Ledger):
 
     def _revert_given_up(self, event: m.RevertGivenUp) -> None:
         task = event.task
-        check_task_step(self.states[task], REVERT_FAILED, self.plan.path(task))
         failure, _ = self._ended.pop(task)
         assert isinstance(failure, Failure)
-        self.states[task] = REVERT_FAILED
         self.revert_failures[task] = failure
-        self._reverts_open -= 1
+        self._given_up_undoing(task)
 
     def _ignored(self, event: m.Event) -> None:
         """Progress and what tasks emit are for observers."""
 
-    # --- Undoing ------------------------------------------------------------------------------------------------------
-
-    def _undo(self, goal: RunState) -> None:
-        """Turn the run round: nothing more starts, what runs is told to stop, what has ended is undone in reverse."""
-        self._go(RunState.REVERTING)
-        self.goal = goal
-        self._ready.clear()
-        self._reverse = ReverseOrder(self.plan)
-        self.places = {task: place for place, task in enumerate(self.order)}
-        opened = self._reverse.start(self.attempts)
-        states = self.states
-        for task in opened:
-            if states[task] in UNDOABLE:
-                self._reverts_open += 1
-                self._reverts.append(task)
-        for task, state in enumerate(states):
-            if state == RUNNING:
-                if task not in self._ended:
-                    self._cancels.append(m.Cancel(task, "cancel"))
-            elif state == WAITING or (state == PENDING and self.attempts[task]):
-                self._stop(task, Cancelled())
-
-    def _undo_when_open(self, task: int) -> None:
-        if self.attempts[task] and self._reverse is not None and self._reverse.is_open(task):
-            self._reverts_open += 1
-            self._reverts.append(task)
-
-    # --- Small steps --------------------------------------------------------------------------------------------------
-
-    def _go(self, new: RunState) -> None:
-        check_run_step(self.phase, new, self.run_id)
-        self.phase = new
-        self._end_due = False
-
     _APPLY: ClassVar[dict[type[m.Event], Callable[[RunMachine, Any], None]]] = {
-        m.RunStarted: _run_started,
-        m.RunResumed: _run_resumed,
+        m.RunStarted: Intake._run_started,
+        m.RunResumed: Intake._run_resumed,
         m.CancelRequested: _cancel_requested,
         m.SuspendRequested: _suspend_requested,
         m.RunSuspended: _run_suspended,
         m.DeadlinePassed: _deadline_passed,
         m.RunEnded: _run_ended,
+        m.RunReset: Intake._run_reset,
         m.ScopeStarted: _scope_started,
         m.AttemptStarted: _attempt_started,
         m.AttemptSucceeded: _attempt_succeeded,
@@ -495,6 +416,10 @@ class RunMachine(Ledger):
         m.RevertSucceeded: _revert_succeeded,
         m.RevertFailed: _revert_failed,
         m.RevertGivenUp: _revert_given_up,
+        m.ConditionAnswered: Flows._condition_answered,
+        m.TaskSkipped: Flows._task_skipped,
+        m.ControllerAnswered: Flows._controller_answered,
+        m.FlowStartedOver: Flows._started_over,
         m.Progressed: _ignored,
         m.Emitted: _ignored,
     }

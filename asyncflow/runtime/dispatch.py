@@ -4,52 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from asyncflow import messages as m
 from asyncflow.errors import CodecError, InputUnavailable, StoreError
 from asyncflow.graph.inputs import NoValue
 from asyncflow.machine.ledger import NO_VALUE
-from asyncflow.machine.run import RunMachine
 from asyncflow.outcomes import Cancelled, Failure, Outcome, Success
 from asyncflow.runtime import permits
-from asyncflow.runtime.actor import Actor, Home
-from asyncflow.runtime.large import LargeValues
+from asyncflow.runtime.actor import Actor
+from asyncflow.runtime.desk import Desk
 from asyncflow.runtime.permits import ENGINE, THREADS, Claim, Pool
-from asyncflow.runtime.values import RunValues
+from asyncflow.runtime.questions import Questions
 from asyncflow.states import RunState
-
-
-class Desk(Home, Protocol):
-    """What a dispatcher needs of the supervisor whose commands it answers, besides being its actors' home."""
-
-    machine: RunMachine
-    values: RunValues
-    large: LargeValues
-
-    def take(self, event: m.Event) -> None:
-        """Apply *event* and put it on record."""
-        ...
-
-    def order(self, act: Callable[..., None], *args: Any) -> None:
-        """Call *act* once this turn's events are durable."""
-        ...
-
-    def note(self, act: Callable[[], None]) -> None:
-        """Call *act* in the next turn."""
-        ...
-
-    def wake(self) -> None:
-        """Have another turn soon, whatever the inbox holds."""
-        ...
-
-    def later(self, key: object, when: float, act: Callable[[], None]) -> None:
-        """Call *act* in a turn at *when*, POSIX seconds. One timer a key: a later one takes its place."""
-        ...
-
-    def watch_deadlines(self) -> None:
-        """Set timers for deadlines that have none."""
-        ...
 
 
 class Dispatcher:
@@ -74,7 +41,12 @@ class Dispatcher:
         self._loading: set[asyncio.Task[None]] = set()
         # Granted, and not yet an actor's: waiting for a turn or for values. Whoever ends the run gives them back.
         self._granted: set[Claim] = set()
-        self._broken: StoreError | None = None
+        self._questions = Questions(desk, self._unreadable, self._look_whether_empty)
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether a controller is still being asked, though perhaps nobody wants its answer any more."""
+        return self._questions.is_asking
 
     def answer(self, commands: list[m.Command]) -> None:
         """Answer *commands*, each now or once its time, its permits or its values are there."""
@@ -103,6 +75,7 @@ class Dispatcher:
         self._is_closed = True
         for loading in self._loading:
             loading.cancel()
+        self._questions.close()
         if self._has_limits:
             for pool in (*self._pools.values(), *self._scope_pools.values()):
                 pool.drop(self)
@@ -121,7 +94,7 @@ class Dispatcher:
                 actor.cancel("suspend")
         if self._loading:
             await asyncio.wait(self._loading)
-        if self.actors:
+        if self.actors or self.is_asking:
             self._emptied = asyncio.get_running_loop().create_future()
             await asyncio.wait([self._emptied], timeout=timeout)
 
@@ -131,11 +104,14 @@ class Dispatcher:
         """Forget *actor*; its permits are given back in the next turn, after its ending has been applied."""
         if self.actors.get(actor.task) is actor:
             del self.actors[actor.task]
-            if self._emptied is not None and not self.actors and not self._emptied.done():
-                self._emptied.set_result(None)
+            self._look_whether_empty()
         if actor.claim is not None:
             self._give_back(actor.claim)
             actor.claim = None
+
+    def _look_whether_empty(self) -> None:
+        if self._emptied is not None and not self.actors and not self.is_asking and not self._emptied.done():
+            self._emptied.set_result(None)
 
     def _give_back(self, claim: Claim) -> None:
         if self._is_closed:
@@ -167,8 +143,7 @@ class Dispatcher:
             self._desk.later(command.task, command.not_before, lambda: self._ask(command.task, command.attempt))
         elif self._has_limits:
             self._ask(command.task, command.attempt)
-        elif self._machine.phase is RunState.RUNNING:
-            # An input without a value, told in answer to an earlier command, may have turned the run round.
+        else:
             self._begin(command.task, command.attempt, None)
 
     def _on_revert(self, command: m.Revert) -> None:
@@ -192,7 +167,7 @@ class Dispatcher:
             return
         ranks = self._machine.plan.ranks
         if is_revert:
-            place = -self._machine.places[task]
+            place = -self._machine.started[task]
         else:
             place = task if ranks is None else ranks[task]
         permits.ask(Claim(self, task, attempt, place, pools, is_revert))
@@ -228,22 +203,21 @@ class Dispatcher:
 
     def _begin(self, task: int, attempt: int, claim: Claim | None) -> None:
         machine = self._machine
-        if machine.phase is not RunState.RUNNING:
-            # An earlier answer of this turn has turned the run round: an input could not be read.
+        if machine.phase is not RunState.RUNNING or machine.is_halted(task):
+            # An earlier answer of this turn has made the flow fail: an input could not be read.
             if claim is not None:
                 self.released.append(claim)
             return
         binding = machine.plan.bindings[task]
-        if self._desk.keeps_bytes and self._must_load(
-            binding.reads(), lambda: self._loaded(task, attempt, claim, False)
-        ):
+        if self._must_load(binding.reads(), lambda: self._loaded(task, attempt, claim, False), self._looks_back(task)):
             return
         try:
             args, kwargs = binding.read(self._desk.values)
         except (StoreError, CodecError):
             raise  # what cannot be decoded stops the run, which stays resumable
         except Exception as error:
-            self._desk.take(m.TaskFailed(task, Failure(self._unreadable(task, error))))
+            what = f"task {machine.plan.path(task)!r}"
+            self._desk.take(m.TaskFailed(task, Failure(self._unreadable(what, error))))
             if claim is not None:
                 self.released.append(claim)
             return
@@ -258,8 +232,8 @@ class Dispatcher:
         declared, kwargs = plan.tasks[task], dict[str, Any]()
         if declared.undo is not None:
             binding, wants = plan.bindings[task], declared.undo_wants
-            if self._desk.keeps_bytes and self._must_load(
-                [task, *binding.reads()], lambda: self._loaded(task, attempt, claim, True)
+            if self._must_load(
+                [task, *binding.reads()], lambda: self._loaded(task, attempt, claim, True), self._looks_back(task)
             ):
                 return
             try:
@@ -274,6 +248,8 @@ class Dispatcher:
                 return
             if wants.outcome:
                 kwargs["outcome"] = self._outcome(task)
+            if wants.history:
+                kwargs["history"] = self._desk.values.history(plan.scope_of[task], with_present=True)
             if wants.failures:
                 kwargs["failures"] = {plan.path(failed): machine.outcomes[failed] for failed in machine.failures}
         self._desk.take(m.RevertStarted(task, attempt))
@@ -282,9 +258,7 @@ class Dispatcher:
     def _on_reconcile(self, command: m.Reconcile) -> None:
         task = command.task
         binding = self._machine.plan.bindings[task]
-        if not self._machine.wants(task) or (
-            self._desk.keeps_bytes and self._must_load(binding.reads(), lambda: self._on_reconcile(command))
-        ):
+        if not self._machine.wants(task) or (self._must_load(binding.reads(), lambda: self._on_reconcile(command))):
             return
         assert self._machine.plan.tasks is not None
         wants = self._machine.plan.tasks[task].reconciler_wants
@@ -316,12 +290,36 @@ class Dispatcher:
             self.released.append(claim)
         return actor
 
-    def _unreadable(self, task: int, error: Exception) -> Exception:
-        path = self._machine.plan.path(task)
+    def _unreadable(self, what: str, error: Exception) -> Exception:
         if isinstance(error, NoValue):
-            return InputUnavailable(f"task {path!r} needs {error.name!r}, which has no value; give the input a default")
-        error.add_note(f"while the inputs of task {path!r} were put together")
+            return InputUnavailable(f"{what} needs {error.name!r}, which has no value; give the input a default")
+        error.add_note(f"while the inputs of {what} were put together")
         return error
+
+    # --- Flows --------------------------------------------------------------------------------------------------------
+
+    def _looks_back(self, task: int) -> tuple[int, ...]:
+        """Return the flow whose attempts *task* may look back at: its own, if it is the controller."""
+        scope = self._machine.plan.scope_of[task]
+        return (scope,) if self._machine.plan.scopes[scope].controller == task else ()
+
+    def _on_decide(self, command: m.Decide) -> None:
+        task = self._machine.plan.scopes[command.scope].controller
+        reads = [task, *self._machine.plan.bindings[task].reads()]
+        if not self._must_load(reads, lambda: self._on_decide(command), (command.scope,)):
+            self._questions.decide(command.scope)
+
+    def _on_evaluate(self, command: m.Evaluate) -> None:
+        reads = self._machine.plan.guards[command.guard].binding.reads()
+        if not self._must_load(reads, lambda: self._on_evaluate(command)):
+            self._questions.evaluate(command.guard)
+
+    def _on_start_over(self, command: m.StartOver) -> None:
+        at = self._desk.clock.now() + command.wait if command.wait > 0 else None
+        self._desk.take(m.FlowStartedOver(command.scope, command.tasks, at))
+
+    def _on_skip(self, command: m.Skip) -> None:
+        self._desk.take(m.TaskSkipped(command.task))
 
     # --- Decisions that need a policy or the clock --------------------------------------------------------------------
 
@@ -357,25 +355,33 @@ class Dispatcher:
 
     # --- Large values -------------------------------------------------------------------------------------------------
 
-    def _must_load(self, tasks: list[int], again: Callable[[], None]) -> bool:
-        """Return whether a value of *tasks* is not in memory; *again* is then called in the turn after it is."""
-        if not self._desk.large.missing(tasks):
+    def _must_load(self, tasks: list[int], again: Callable[[], None], scopes: tuple[int, ...] = ()) -> bool:
+        """
+        Return whether a value of *tasks*, or one that the controller of one of *scopes* gave, is not in memory; *again*
+        is then called in the turn after it is.
+        """
+        if not self._desk.keeps_bytes or not self._desk.large.missing(tasks, scopes):
             return False
-        loading = asyncio.get_running_loop().create_task(self._load(tasks, again))
+        loading = asyncio.get_running_loop().create_task(self._load(tasks, again, scopes))
         self._loading.add(loading)
         loading.add_done_callback(self._loading.discard)
         return True
 
-    async def _load(self, tasks: list[int], again: Callable[[], None]) -> None:
+    async def _load(self, tasks: list[int], again: Callable[[], None], scopes: tuple[int, ...]) -> None:
+        broken: Exception | None = None
         try:
-            await self._desk.large.load(tasks)
-        except StoreError as error:
-            self._broken = error
-        self._desk.note(again)
+            await self._desk.large.load(tasks, scopes)
+        except Exception as error:
+            broken = error
+
+        def go_on() -> None:
+            if broken is not None:
+                raise broken  # in the supervisor, whose run stops where it stands
+            again()
+
+        self._desk.note(go_on)
 
     def _loaded(self, task: int, attempt: int, claim: Claim | None, is_revert: bool) -> None:
-        if self._broken is not None:
-            raise self._broken
         if self._machine.wants(task, is_revert=is_revert):
             self._proceed(task, attempt, claim, is_revert)
         elif claim is not None:
@@ -389,6 +395,10 @@ class Dispatcher:
         m.GiveUp: _on_give_up,
         m.Cancel: _on_cancel,
         m.OpenScope: _on_open_scope,
+        m.Decide: _on_decide,
+        m.StartOver: _on_start_over,
+        m.Evaluate: _on_evaluate,
+        m.Skip: _on_skip,
         m.Suspend: _on_suspend,
         m.End: _on_end,
     }

@@ -41,17 +41,27 @@ class Results(Mapping[str, Any]):
         self._supervisor = supervisor
 
     def __getitem__(self, name: str) -> Any:
-        for source in self._supervisor.machine.plan.provided.get(name, ()):
-            try:
-                return source.read(self._supervisor.values)
-            except NoValue:
-                continue
+        for value in self._values(name):
+            return value
         raise KeyError(name)
+
+    def all(self, name: str) -> list[Any]:
+        """Return the values of all providers of *name* that have one, in plan order."""
+        return list(self._values(name))[::-1]
+
+    def _values(self, name: str) -> Iterator[Any]:
+        machine = self._supervisor.machine
+        for source in machine.plan.provided.get(name, ()):
+            if all(machine.is_result(task) for task in source.tasks()):
+                try:
+                    yield source.read(self._supervisor.values)
+                except NoValue:
+                    continue
 
     def __iter__(self) -> Iterator[str]:
         machine = self._supervisor.machine
         for name, sources in machine.plan.provided.items():
-            if any(machine.values[task] is not NO_VALUE for source in sources for task in source.tasks()):
+            if any(all(machine.is_result(task) for task in source.tasks()) for source in sources):
                 yield name
 
     def __len__(self) -> int:
@@ -296,6 +306,8 @@ def _failed(supervisor: Supervisor, where: str) -> RunFailed:
         failures[plan.path(task)] = outcome if isinstance(outcome, Failure) else Failure(timed_out(supervisor, task))
     for scope in machine.late_scopes:
         failures[plan.scopes[max(scope, 0)].path or plan.flow] = Failure(_late(supervisor, scope))
+    for scope, failure in machine.scope_failures.items():
+        failures[plan.scopes[scope].path or plan.flow] = failure
     for task, failure in machine.revert_failures.items():
         failures[f"{plan.path(task)} (revert)"] = failure
     members: list[Exception] = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from asyncflow import messages as m
 from asyncflow.interfaces import Journal
 from asyncflow.machine.run import RunMachine
@@ -21,18 +23,22 @@ class LargeValues:
         # Task with a large value to the tasks that read it and have not ended.
         self._readers: dict[int, set[int]] = {}
 
-    def missing(self, tasks: list[int]) -> list[Sealed]:
-        """Return the values of *tasks* that must be fetched before they can be opened."""
-        values = self._machine.values
+    def missing(self, tasks: Iterable[int], scopes: Iterable[int] = ()) -> list[Sealed]:
+        """
+        Return what must be fetched before the values of *tasks* can be opened, and what is in the history of *scopes*.
+        """
+        machine = self._machine
+        wanted = [machine.values[task] for task in tasks]
+        wanted.extend(value for scope in scopes for value, _ in machine.controls[scope].history)
         return [
             value
-            for task in tasks
-            if type(value := values[task]) is Sealed and not value.is_open and value.payload is None and value.is_kept
+            for value in wanted
+            if type(value) is Sealed and not value.is_open and value.payload is None and value.is_kept
         ]
 
-    async def load(self, tasks: list[int]) -> None:
-        """Fetch the bytes of what is missing of *tasks*."""
-        for sealed in self.missing(tasks):
+    async def load(self, tasks: Iterable[int], scopes: Iterable[int] = ()) -> None:
+        """Fetch the bytes of what is missing of *tasks* and *scopes*."""
+        for sealed in self.missing(tasks, scopes):
             assert sealed.blob is not None
             sealed.payload = await self._journal.blob(sealed.blob)
 

@@ -56,8 +56,8 @@ class Narrator:
             if isinstance(event, (m.AttemptStarted, m.RevertStarted)):
                 self._attempts[task] = event.attempt
             attempt = self._attempts.get(task, 0)
-        elif isinstance(event, (m.ScopeStarted, m.DeadlinePassed)) and event.scope >= 0:
-            path = self.plan.scopes[event.scope].path
+        elif (scope := getattr(event, "scope", -1)) >= 0:
+            path = self.plan.scopes[scope].path
         return Happening(self.run_id, self.flow, self.number, at, path, attempt, event)
 
 

@@ -218,7 +218,7 @@ class Supervisor:
             raise
         finally:
             self._finish()
-            if not self.machine.state.is_ended:
+            if not self.machine.state.is_ended or self._dispatcher.is_asking:
                 # Whatever is still running is running for nothing: the run was overtaken, or its journal broke.
                 await self._dispatcher.bodies_gone(self.cancel_grace)
         if self._interruption is not None:
@@ -312,6 +312,8 @@ class Supervisor:
             return phase is RunState.RUNNING
         if type(event) is m.SuspendRequested:
             return not phase.is_ended and self.machine.suspend_reason is None
+        if type(event) is m.ControllerAnswered:
+            return self.machine.expects_answer(event.scope)
         return True
 
     def _append(self) -> Coroutine[Any, Any, None] | None:

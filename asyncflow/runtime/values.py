@@ -7,6 +7,7 @@ from typing import Any
 
 from asyncflow.codec import Codec
 from asyncflow.errors import ResourceMissing
+from asyncflow.graph.controller import History, PastAttempt
 from asyncflow.graph.inputs import NoValue
 from asyncflow.machine.ledger import NO_VALUE
 from asyncflow.machine.run import RunMachine
@@ -57,6 +58,14 @@ class RunValues:
         if value is NO_VALUE:
             raise NoValue(self._machine.plan.path(task))
         return self.open(value) if type(value) is Sealed else value
+
+    def history(self, scope: int, *, with_present: bool = False) -> History:
+        """Return the attempts of a flow so far; *with_present* the one that goes on, or has just failed, as well."""
+        control = self._machine.controls[scope]
+        attempts = list(control.history)
+        if with_present and not control.has_answered:
+            attempts.append(self._machine.present_attempt(scope))
+        return History(PastAttempt(self.open(value), dict(failures)) for value, failures in attempts)
 
     def open(self, value: Any) -> Any:
         """Return the object behind *value*, sealed or not."""

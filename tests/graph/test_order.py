@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from asyncflow.errors import CycleError
+from asyncflow.graph.controller import Times
 from asyncflow.graph.flow import Flow, flow
 from asyncflow.graph.pattern import graph, linear, unordered
 from asyncflow.graph.plan import Plan
@@ -166,9 +167,8 @@ def test_priorities_rank_tasks_and_order_breaks_ties() -> None:
 
 
 def atomic(sample: Any) -> Any:
-    """Give a flow a controller; nobody can yet, and plans must be ready for the day."""
-    sample.controller = "a controller"
-    return sample
+    """Give a flow a controller."""
+    return sample.with_options(retry=Times(2))
 
 
 def test_edges_into_and_out_of_a_flow_with_a_controller_go_through_its_gates() -> None:
@@ -177,7 +177,8 @@ def test_edges_into_and_out_of_a_flow_with_a_controller_go_through_its_gates() -
     reader = inc.with_options(name="reader", requires="x", provides=None)
     plan = linear("outer", inc.named("before"), inner, reader).compile()
     scope = plan.scopes[1]
-    assert scope.controller == "a controller" and min(scope.begin, scope.end) >= plan.size
+    assert plan.names[scope.controller] == "times" and scope.begin == scope.controller and scope.end >= plan.size
+    assert set(plan.inside(1)) == {*plan.span(1), *range(plan.size, len(plan.successors))} - {scope.begin}
     before = plan.predecessors()
     inside = [task for task in range(plan.size) if 1 in plan.enclosing(plan.scope_of[task])]
     for node in (*inside, scope.begin, scope.end):
@@ -205,7 +206,7 @@ def test_a_cycle_that_a_controller_makes_names_its_flow() -> None:
         sample.compile()
 
 
-def test_an_empty_flow_with_a_controller_has_both_gates() -> None:
+def test_an_empty_flow_with_a_controller_has_an_end() -> None:
     """So that whoever asks controllers need not ask whether there is anything in the flow."""
     plan = linear("l", work.named("a"), atomic(linear("empty")), work.named("b")).compile()
-    assert size(plan) == (2, 3, 2) and ("a", "b") in edges(plan)
+    assert size(plan) == (3, 3, 1) and ("empty/times", "b") in edges(plan)

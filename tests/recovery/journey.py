@@ -207,7 +207,7 @@ def compare(replay: RunMachine, living: RunMachine) -> None:
     one, other = replay.snapshot(), living.snapshot()
     for what in one:
         assert one[what] == other[what], f"the replay's {what} is {one[what]}, and the living machine's {other[what]}"
-    blocked = [machine._reverse and machine._reverse._blocked for machine in (replay, living)]
+    blocked = [machine._undoing and machine._undoing._blocked for machine in (replay, living)]
     assert blocked[0] == blocked[1], "the replay would undo in another order"
 
 

@@ -1,0 +1,74 @@
+"""Going on under another plan: what a changed flow takes over from the one that a run has followed so far."""
+
+from __future__ import annotations
+
+from array import array
+from typing import Any
+
+from asyncflow.graph.plan import Plan
+from asyncflow.machine.control import Control, ControlPhase
+from asyncflow.machine.ledger import NO_VALUE, Ledger
+
+
+class Adoption(Ledger):
+    """The part of a run's machine that changes its plan."""
+
+    __slots__ = ()
+
+    def adopt(self, plan: Plan) -> None:
+        """
+        Go on under another *plan*: every task keeps its state by its path.
+
+        Whether the plan fits is for ``graph.record`` to say, before. A task that is gone keeps its last state in
+        ``retired``; a new one is PENDING. Called right before the ``RunResumed`` that names the plan.
+        """
+        old, moved = self.plan, dict[int, int]()
+        known = {plan.path(task): task for task in range(plan.size)}
+        for task in range(old.size):
+            path = old.path(task)
+            if path in known:
+                moved[task] = known[path]
+            elif self.attempts[task]:
+                self.retired[path] = self.states[task]
+        self.plan = plan
+        self._move(moved)
+        self._move_flows(old)
+        self._recount()
+
+    def _move(self, moved: dict[int, int]) -> None:
+        states, attempts, started, values = self.states, self.attempts, self.started, self.values
+        size = self.plan.size
+        self.states, self.attempts, self.values = bytearray(size), array("I", bytes(4 * size)), [NO_VALUE] * size
+        self.started = array("I", bytes(4 * size))
+        for task, new in moved.items():
+            self.states[new], self.attempts[new], self.values[new] = states[task], attempts[task], values[task]
+            self.started[new] = started[task]
+        self.failures = [moved[task] for task in self.failures if task in moved]
+        self.in_doubt = {moved[task] for task in self.in_doubt if task in moved}
+        self.reverting = {moved[task] for task in self.reverting if task in moved}
+        for name in (
+            "outcomes", "waits", "lost", "crashes", "executions", "revert_attempts", "revert_lost", "revert_failures",
+            "revert_values", "_ended",
+        ):  # fmt: skip
+            table: dict[int, Any] = getattr(self, name)
+            setattr(self, name, {moved[task]: entry for task, entry in table.items() if task in moved})
+        self._to_skip = {moved[task]: None for task in self._to_skip if task in moved}
+        # A flow keeps its deadline only where its name and place are unchanged; one that is not known starts afresh.
+        self.scope_deadlines = {}
+
+    def _move_flows(self, old: Plan) -> None:
+        """Let flows keep what is known of them, by their path, and conditions what they said."""
+        plan = self.plan
+        known = {scope.path: index for index, scope in enumerate(plan.scopes)}
+        moved = {index: known[scope.path] for index, scope in enumerate(old.scopes) if scope.path in known}
+        controls, self.controls = self.controls, {scope: Control(scope) for scope in plan.controlled}
+        for scope, control in controls.items():
+            if moved.get(scope) in self.controls:
+                control.scope = moved[scope]
+                self.controls[control.scope] = control
+        self._halts = {scope for scope, control in self.controls.items() if control.phase is not ControlPhase.GOING}
+        self.scope_failures = {moved[one]: failure for one, failure in self.scope_failures.items() if one in moved}
+        self.late_scopes = [moved.get(scope, scope) for scope in self.late_scopes]
+        self.undo_scope = moved.get(self.undo_scope, self.undo_scope)
+        said = {name: self.answers[index] for index, name in enumerate(old.guard_names()) if index in self.answers}
+        self.answers = {index: said[name] for index, name in enumerate(plan.guard_names()) if name in said}

@@ -1,0 +1,112 @@
+"""How a run is taken up: for the first time, again where it stood, and from its start."""
+
+from __future__ import annotations
+
+from asyncflow import messages as m
+from asyncflow.machine.flows import Flows
+from asyncflow.machine.ledger import PENDING, REVERTED, SKIPPED, SUCCEEDED, WAITING, WHOLE_RUN
+from asyncflow.states import RunState, check_run_step
+
+
+class Intake(Flows):
+    """The part of a run's machine that starts, resumes and resets it."""
+
+    __slots__ = ()
+
+    def _run_started(self, event: m.RunStarted) -> None:
+        self._go(RunState.RUNNING)
+        self.run_id, self.flow = event.run_id, event.flow
+        self.inputs, self.deadline = event.inputs, event.deadline
+        self.on_failure, self.never_revert = event.on_failure, event.never_revert
+        self._open_roots()
+
+    def _open_roots(self) -> None:
+        size = self.plan.size
+        for node in self.plan.roots():
+            if node < size:
+                self._ready.append(node)
+            else:
+                self._pass(node)
+
+    def _run_reset(self, event: m.RunReset) -> None:
+        check_run_step(self.phase, RunState.PENDING, self.run_id)
+        executions, undone = self.executions, (REVERTED, PENDING, SKIPPED)
+        for task, state in enumerate(self.states):
+            if self.started[task] and state not in undone:
+                executions[task] = executions.get(task, 0) + 1
+        given = m.RunStarted(
+            self.run_id, self.flow, event.plan, self.inputs, event.deadline, self.on_failure, self.never_revert
+        )
+        self.__init__(self.plan)  # type: ignore[misc]
+        self.executions = executions
+        self._run_started(given)
+
+    def _run_resumed(self, event: m.RunResumed) -> None:
+        self.is_suspended = False
+        self.suspend_reason = None
+        self._suspend_due = self._end_due = False
+        if event.deadline is not None:
+            self.deadline = event.deadline
+        if self.phase is RunState.FAILED:
+            if self.revert_failures:
+                self._go(RunState.REVERTING)
+                self.revert_attempts.clear()
+                self.revert_lost.clear()
+                self.revert_failures.clear()
+            else:
+                self._run_what_failed()
+        self._relist()
+
+    def _run_what_failed(self) -> None:
+        """Go forward again: the run failed and nothing, or one flow only, was undone."""
+        self._go(RunState.RUNNING)
+        for task, state in enumerate(self.states):
+            if state not in (PENDING, SUCCEEDED, SKIPPED):
+                self._clear(task)
+        self.goal, self._undoing, self.undo_scope = None, None, WHOLE_RUN
+        self.failures.clear()
+        self.late_scopes.clear()
+        self.scope_failures.clear()
+        self.scope_deadlines.clear()
+        for control in self.controls.values():
+            # What has not ended well has a fresh start, also where it had used up its attempts.
+            if not self.is_settled(control.scope):
+                control.start_over()
+        self._recount()
+
+    def _relist(self) -> None:
+        # A resume starts from the state alone: whatever had been handed out before it was handed to a process that is
+        # gone.
+        self._ready.clear()
+        self._reverts.clear()
+        self._cancels.clear()
+        self._opening.clear()
+        self._skips = list(self._to_skip)
+        self._undecided = sorted(self._ended)
+        size, states = self.plan.size, self.states
+        for control in self.controls.values():
+            control.is_asked = False
+            if control.undoing is not None:
+                control.undoing = self._begin_undoing(control.scope)
+        if self.phase is RunState.RUNNING:
+            waiting_for = self._waiting_for
+            self._ready.extend(
+                task
+                for task in range(size)
+                if (states[task] == WAITING or (states[task] == PENDING and not waiting_for[task]))
+                and not self.is_halted(task)
+            )
+            if self.plan.guards:
+                self._relist_gates()
+        elif self.phase is RunState.REVERTING:
+            self._undoing = self._run_order()
+            self._list_open(self._undoing, range(size))
+
+    def _relist_gates(self) -> None:
+        size = self.plan.size
+        gates = {guard.node for guard in self.plan.guards if guard.node >= size}
+        self._gates = sorted(
+            gate
+            for gate in gates
+            if not self._waiting_for[gate] and self._verdict(gate) is None and not self._is_gate_moot(gate)
+        )
