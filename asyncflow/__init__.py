@@ -76,6 +76,8 @@ from asyncflow.graph.controller import (
     PastAttempt,
     Times,
 )
+from asyncflow.graph.defaults import default_for
+from asyncflow.graph.family import map_task, reduce_task
 from asyncflow.graph.flow import Flow, flow
 from asyncflow.graph.pattern import graph, linear, unordered
 from asyncflow.graph.policy import Exponential, Fixed, Limit, Retry
@@ -168,9 +170,12 @@ __all__ = [
     "UnknownTarget",
     "WrongDecision",
     "current",
+    "default_for",
     "flow",
     "graph",
     "linear",
+    "map_task",
+    "reduce_task",
     "register",
     "resource",
     "task",

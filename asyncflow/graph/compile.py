@@ -13,7 +13,8 @@ from typing import Any
 import attrs
 
 from asyncflow.errors import CycleError, FlowError
-from asyncflow.graph.inputs import Attribute, Binding, Element, FirstOf, Gathered, Otherwise, Output, Source
+from asyncflow.graph.defaults import maker_for
+from asyncflow.graph.inputs import Attribute, Binding, Element, FirstOf, Gathered, Made, Otherwise, Output, Source
 from asyncflow.graph.layout import Composite, Layout
 from asyncflow.graph.order import Edges, Sequencer
 from asyncflow.graph.place import Entry, Places, lay_out
@@ -202,6 +203,10 @@ def _freeze(
     returns: Source | None = sources.resolve(("return", 0, ""))
     if root.layout.kind == "builder" and root.layout.returns is None:
         returns = None
+    elif (
+        returns and guards and root.layout.signature is not None and (make := maker_for(root.layout.signature.returns))
+    ):
+        returns = Made(returns, make)
     return Plan(
         flow=root.name,
         scopes=tuple(_scope(places, edges, index) for index in range(len(places.all))),
@@ -212,6 +217,7 @@ def _freeze(
         ranks=_ranks(places),
         tasks=places.tasks,
         bindings=bindings,
+        undo_bindings=wiring.undo_bindings,
         provided=provided,
         returns=returns,
         inputs=inputs.annotations,
@@ -230,7 +236,7 @@ def _tolerant(bindings: Sequence[Binding]) -> frozenset[int]:
     found: set[int] = set()
     for task, binding in enumerate(bindings):
         reading = [source for source in binding.sources() if any(True for _ in source.tasks())]
-        if reading and all(type(source) is Otherwise for source in reading):
+        if reading and all(type(source) in (Otherwise, Made) for source in reading):
             found.add(task)
     return frozenset(found)
 
@@ -245,7 +251,7 @@ def _check_returns(plan: Plan) -> None:
             path = plan.path(source.task)
             raise FlowError(
                 f"flow {plan.flow!r} returns the value of {path!r}, which may be skipped; say what it is then: "
-                "ref.otherwise(...)",
+                "ref.otherwise(...), or af.default_for(...) for its type",
                 flow=plan.flow,
                 task=path,
             )

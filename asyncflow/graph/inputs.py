@@ -222,6 +222,23 @@ class Past:
 
 
 @attrs.frozen(weakref_slot=False)
+class Made:
+    """Another source, or what ``make`` returns where that has no value: the default registered for a type."""
+
+    source: Source
+    make: Callable[[], Any]
+
+    def read(self, values: Values) -> Any:
+        try:
+            return self.source.read(values)
+        except NoValue:
+            return self.make()
+
+    def tasks(self) -> Iterator[int]:
+        return self.source.tasks()
+
+
+@attrs.frozen(weakref_slot=False)
 class Otherwise:
     """Another source, or ``default`` where that has no value."""
 

@@ -21,6 +21,9 @@ class TaskOptions(TypedDict, total=False):
     ``auto_extract=False``. ``rebind``: parameter to the name it is wired under, or such names in order of the
     parameters. ``inject``: constants by parameter; they beat everything.
 
+    ``revert_requires``: inputs of the revert alone, and ``revert_rebind``: a parameter of the revert to the name that
+    it is wired under; both where the task is wired by name.
+
     ``retry`` and ``timeout`` (seconds an attempt) are for the body, ``revert_retry`` and ``revert_timeout`` for the
     revert. ``on_crash``: "retry" an attempt that was lost with its process (it happens at least once), or "fail" (at
     most once). ``max_crashes``: a task that was running this often in a row when the process died is taken for the
@@ -42,6 +45,8 @@ class TaskOptions(TypedDict, total=False):
     rebind: Mapping[str, str] | Sequence[str] | None
     inject: Mapping[str, Any] | None
     auto_extract: bool
+    revert_requires: str | Sequence[str]
+    revert_rebind: Mapping[str, str] | None
     retry: Retry | None
     timeout: float | None
     revert_retry: Retry | None
@@ -131,6 +136,23 @@ def _hook(value: Any, found: str, what: str) -> Any:
     return value
 
 
+def _revert_requires(value: Any, found: str, what: str) -> Any:
+    names = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, (list, tuple, set)) else None
+    if names is None or not all(isinstance(name, str) and name for name in names):
+        raise DeclarationError(f"{found}; give names, as in revert_requires=('ticket',)")
+    return names
+
+
+def _revert_rebind(value: Any, found: str, what: str) -> Any:
+    if value is None:
+        return None
+    if not isinstance(value, Mapping) or not all(
+        isinstance(one, str) and one for pair in value.items() for one in pair
+    ):
+        raise DeclarationError(f"{found}; give a mapping of the revert's parameters to names")
+    return dict(value)
+
+
 def _depth(value: Any, found: str, what: str) -> Any:
     if value is not None and value not in DEPTHS:
         raise DeclarationError(f"{found}; give one of {', '.join(map(repr, DEPTHS))}")
@@ -157,5 +179,7 @@ _CHECKS: dict[str, Callable[[Any, str, str], Any]] = {
     "priority": _priority,
     "limits": _limits,
     "version": _version,
+    "revert_requires": _revert_requires,
+    "revert_rebind": _revert_rebind,
     "depth": _depth,
 }

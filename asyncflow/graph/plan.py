@@ -110,6 +110,7 @@ class Plan:
             task's place is its index.
         tasks: Declaration of each task; None in a plan read from a journal.
         bindings: How each task's call is put together; empty in a plan read from a journal.
+        undo_bindings: The same for the inputs that a revert has of its own, of the few tasks where it has.
         provided: Name to the sources that provide it, last in plan order first: what ``run.results`` shows.
         returns: Where the flow's own value comes from.
         inputs: Name of each input of the flow to its annotation.
@@ -135,6 +136,7 @@ class Plan:
     ranks: Sequence[int] | None = None
     tasks: Sequence[Task] | None = None
     bindings: Sequence[Binding] = ()
+    undo_bindings: Mapping[int, Binding] = attrs.field(factory=dict[int, Binding])
     provided: Mapping[str, tuple[Source, ...]] = attrs.field(factory=dict[str, tuple[Source, ...]])
     returns: Source | None = None
     inputs: Mapping[str, Any] = attrs.field(factory=dict[str, Any])

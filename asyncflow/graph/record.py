@@ -20,6 +20,7 @@ from asyncflow.graph.inputs import (
     Element,
     FirstOf,
     Gathered,
+    Made,
     Named,
     Otherwise,
     Output,
@@ -256,6 +257,9 @@ def _record(plan: Plan) -> PlanRecord:
             texts.describe(name or f"*{number}", source, reads, constants)
         for name, source in binding.keyword:
             texts.describe(name, source, reads, constants)
+        if at in plan.undo_bindings:
+            for name, source in plan.undo_bindings[at].keyword:
+                texts.describe(f"{name} of its revert", source, reads, constants)
         tasks.append(TaskRecord(plan.names[at], plan.scope_of[at], kind, tuple(reads), tuple(constants), is_numbered))
     return PlanRecord(
         _FORMAT,
@@ -339,6 +343,9 @@ class _Texts:
         if isinstance(source, Attribute):
             text, hashes = self._text(source.source)
             return f"{text}.{source.name}", hashes
+        if isinstance(source, Made):
+            text, hashes = self._text(source.source)
+            return f"{text} or its type's default", hashes
         if isinstance(source, Otherwise):
             text, hashes = self._text(source.source)
             return f"{text} or a default", (*hashes, constant_hash(source.default))

@@ -19,6 +19,7 @@ from asyncflow.graph.inputs import (
     Element,
     FirstOf,
     Gathered,
+    Made,
     Named,
     Otherwise,
     Output,
@@ -157,6 +158,8 @@ class Sources:
             return attribute_of(self.annotation(source.source), source.name)
         if type(source) is Named and type(source.providers[0]) is not Resource:
             return self.annotation(source.providers[0])
+        if type(source) is Made:
+            return self.annotation(source.source)
         if type(source) is FirstOf:
             return self.annotation(source.sources[0])
         if type(source) is RunInput:

@@ -16,6 +16,7 @@ from asyncflow.graph.inputs import (
     Element,
     FirstOf,
     Gathered,
+    Made,
     Named,
     Otherwise,
     Output,
@@ -87,6 +88,7 @@ def aim(plan: Plan, targets: Sequence[str], flows: Mapping[str, int], sources: S
         ranks=None if ranks is None else _dense(ranks),
         tasks=[plan.tasks[old] for old in kept[:size]],
         bindings=bindings,
+        undo_bindings={moved[old]: mover.binding(one) for old, one in plan.undo_bindings.items() if old in moved},
         provided=provided,
         returns=returns,
         inputs={name: annotation for name, annotation in plan.inputs.items() if name in needed},
@@ -154,7 +156,7 @@ class _Mover:
     def _moved_source(self, source: Source) -> Source | None:
         if isinstance(source, Output):
             return Output(self._moved[source.task]) if source.task in self._moved else None
-        if isinstance(source, (Element, Attribute, Otherwise)):
+        if isinstance(source, (Element, Attribute, Otherwise, Made)):
             inner = self.source(source.source)
             return None if inner is None else attrs.evolve(source, source=inner)
         if isinstance(source, Named):
@@ -201,7 +203,7 @@ def _inputs_of(sources: Sequence[Source]) -> dict[str, bool]:
             real = any(True for _ in source.tasks())
             found[source.name] = found.get(source.name, False) or (required and not real)
             stack.extend((provider, required) for provider in source.providers)
-        elif isinstance(source, Otherwise):
+        elif isinstance(source, (Otherwise, Made)):
             stack.append((source.source, False))
         elif isinstance(source, (Element, Attribute)):
             stack.append((source.source, required))

@@ -18,13 +18,14 @@ from asyncflow.context import Context
 from asyncflow.errors import DeclarationError
 from asyncflow.graph.builder import call_in_builder
 from asyncflow.graph.condition import Condition, check_condition
+from asyncflow.graph.hooks import with_hooks
 from asyncflow.graph.options import WIRING, TaskOptions, check_option, check_option_names
 from asyncflow.graph.policy import Limit, Retry
 from asyncflow.graph.provides import WHOLE, Given, Provides, given_by, missing_from
 from asyncflow.graph.reference import Origin
 from asyncflow.graph.signature import Signature
 from asyncflow.graph.types import length_of
-from asyncflow.graph.wants import Call, HookWants, Wants
+from asyncflow.graph.wants import Call, HookWants, Wants, own_inputs
 
 P = ParamSpec("P")
 P2 = ParamSpec("P2")
@@ -57,8 +58,9 @@ class Task:
     """
     A declared unit of work. Subclass it and write ``execute``, and ``revert`` if it can be undone.
 
-    ``execute`` and ``revert`` may be ``def`` (in a thread) or ``async def``. The options of ``TaskOptions`` are class
-    attributes, and keywords for one instance. A class without a ``name`` is known by its own in lower case,
+    ``execute`` and ``revert`` may be ``def`` (in a thread) or ``async def``; ``pre_execute``, ``post_execute``,
+    ``pre_revert`` and ``post_revert``, which take nothing, are called around them. The options of ``TaskOptions`` are
+    class attributes, and keywords for one instance. A class without a ``name`` is known by its own in lower case,
     ``ParseFile`` as ``parse_file``. A subclass may have any ``__init__`` of its own.
 
     Attributes:
@@ -83,6 +85,8 @@ class Task:
     rebind: Mapping[str, str] | Sequence[str] | None = None
     inject: Mapping[str, Any] | None = None
     auto_extract: bool = True
+    revert_requires: str | Sequence[str] = ()
+    revert_rebind: Mapping[str, str] | None = None
     retry: Retry | None = None
     timeout: float | None = None
     revert_retry: Retry | None = None
@@ -203,8 +207,12 @@ class Task:
             if cls._class_wants is None:
                 cls._class_wants = self._wants_of(cls, f"task class {cls.__qualname__}")
             put("wants", cls._class_wants)
+        undo = getattr(self, "revert", None)
         self._fill(
-            self.execute, getattr(self, "revert", None), vars(self).get("_reconcile") or self._own_hook(), method=True
+            with_hooks(self, self.execute, "execute"),
+            undo if undo is None else with_hooks(self, undo, "revert"),
+            vars(self).get("_reconcile") or self._own_hook(),
+            method=True,
         )
 
     def _own_hook(self) -> Any:
@@ -232,11 +240,9 @@ class Task:
             _check_body(undo, what)
             inline = self.executor == "inline" and not _is_async(undo)
             put("undo_executor", "inline" if inline else _executor_for(undo, "", what))
-            signature = Signature(undo, what=what)  # a bound method's has no self any more
-            put(
-                "undo_wants",
-                HookWants(signature, what, self.wants.signature, is_revert=True, has_history=self._has_history),
-            )
+            signature, body = Signature(undo, what=what), self.wants.signature
+            own = own_inputs(self.revert_requires, self.revert_rebind, signature, what)
+            put("undo_wants", HookWants(signature, what, body, is_revert=True, has_history=self._has_history, own=own))
         # Last, so that a revert which is refused leaves nothing behind.
         put("undo", undo)
 
@@ -280,6 +286,11 @@ class Task:
     def match(self, args: Sequence[Any], kwargs: Mapping[str, Any], builder: Origin) -> Call:
         """Return a call of this task in *builder*."""
         self.ready()
+        if self.undo is not None and self.undo_wants.own:
+            raise DeclarationError(
+                f"task {self.name!r} is called in flow {builder.name!r} and its revert has inputs of its own, which "
+                "are wired by name; put it into a pattern, or let the task take them too"
+            )
         return self.wants.call(args, kwargs, builder)
 
     @property

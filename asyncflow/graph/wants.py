@@ -233,6 +233,7 @@ class HookWants:
         required: Those of them that it has no default for.
         everything: Whether it takes every input, as ``**inputs``.
         resources: Its parameters that are resources of the engine, each with the name of the resource.
+        own: Inputs that it has besides the task's, or in place of them.
         signature: All of it.
     """
 
@@ -243,14 +244,24 @@ class HookWants:
         "history",
         "names",
         "outcome",
+        "own",
         "required",
         "resources",
         "signature",
     )
 
     def __init__(
-        self, signature: Signature, what: str, body: Signature, *, is_revert: bool, has_history: bool = False
+        self,
+        signature: Signature,
+        what: str,
+        body: Signature,
+        *,
+        is_revert: bool,
+        has_history: bool = False,
+        own: tuple[Want, ...] = (),
     ) -> None:
+        self.own = own
+        own_names = {want.parameter for want in own}
         self.history = has_history and "history" in signature.by_name
         self.context = signature.wants_context
         self.everything = signature.takes_names
@@ -267,7 +278,7 @@ class HookWants:
                 )
             if (name == "outcome" and self.outcome) or (name == "failures" and self.failures):
                 continue
-            if name == "history" and self.history:
+            if (name == "history" and self.history) or name in own_names:
                 continue
             if parameter.is_resource:
                 resources.append((name, parameter.default.name or name))
@@ -296,6 +307,27 @@ class HookWants:
             for parameter, name in self.resources:
                 taken[parameter] = values.resource(name, self.signature.hint(parameter))
         return taken
+
+
+def own_inputs(
+    requires: Iterable[str], rebind: Mapping[str, str] | None, signature: Signature, what: str
+) -> tuple[Want, ...]:
+    """
+    Return what a revert is wired to by itself.
+
+    Raises:
+        DeclarationError: It has no such parameter.
+    """
+    renamed = dict(rebind or {})
+    names = dict.fromkeys((*((requires,) if isinstance(requires, str) else requires), *renamed))
+    for name in names:
+        if name not in signature.by_name and not signature.takes_names:
+            raise DeclarationError(
+                f"{what} is wired to {name!r}, which its parameters ({', '.join(signature.by_name) or 'none'}) do not "
+                f"take{nearest(name, signature.by_name)}"
+            )
+    defaults = {name: signature.by_name[name].default for name in names if name in signature.by_name}
+    return tuple(Want(name, renamed.get(name, name), False, defaults.get(name, NO_DEFAULT)) for name in names)
 
 
 def _names(value: Any, what: str, option: str) -> tuple[str, ...]:

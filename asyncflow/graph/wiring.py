@@ -8,8 +8,9 @@ from typing import Any
 
 import attrs
 
-from asyncflow.errors import FlowError, TypeMismatch, UnknownProvider
+from asyncflow.errors import DeclarationError, FlowError, TypeMismatch, UnknownProvider
 from asyncflow.graph.condition import Condition
+from asyncflow.graph.defaults import maker_for
 from asyncflow.graph.inputs import (
     NO_ARGUMENTS,
     Attribute,
@@ -18,6 +19,7 @@ from asyncflow.graph.inputs import (
     Element,
     FirstOf,
     Gathered,
+    Made,
     Named,
     Otherwise,
     Output,
@@ -47,6 +49,7 @@ class Wiring:
     Attributes:
         inputs: What the flow asks of its runs.
         sources: What works sources out.
+        undo_bindings: Of each task whose revert has inputs of its own, how those are put together.
         undecided: Each task with optional inputs that a sibling in a graph may provide, with the providers' pairs.
     """
 
@@ -57,6 +60,7 @@ class Wiring:
         self._lookup = Lookup(flow, places)
         self.inputs = RunInputs()
         self.sources = Sources(flow, places, self._lookup, self.inputs)
+        self.undo_bindings: dict[int, Binding] = {}
         self.undecided: dict[int, list[Pair]] = {}
         # The nodes behind values that cross into another flow, by the source's id: a gate where there are several.
         self._behind: dict[int, list[int]] = {}
@@ -82,8 +86,11 @@ class Wiring:
                     continue
                 if is_builder:
                     bindings[code] = self._bind_call(place, position, code)
-                elif tasks[code].wants.by_name or position in place.layout.given:
+                    continue
+                if tasks[code].wants.by_name or position in place.layout.given:
                     bindings[code] = self._bind_names(place, position, code, None)
+                if tasks[code].revert_requires or tasks[code].revert_rebind:
+                    self.undo_bindings[code] = self._bind_undo(place, code)
         for place in self._places.all:
             if place.controller >= 0:
                 bindings[place.controller] = self._bind_controller(place)
@@ -147,6 +154,17 @@ class Wiring:
 
     def _named(self, name: str, found: Found, default: Any, annotation: Any, place: Place, lo: int, hi: int) -> Source:
         """Return the source of an input by name; where providers may be skipped, with those further out behind it."""
+        source = self._named_at(name, found, default, annotation, place, lo, hi)
+        return source if default is not NO_DEFAULT else self._or_made(source, annotation)
+
+    def _or_made(self, source: Source, annotation: Any) -> Source:
+        """Return *source*, with the default of its type behind it where what gives it may be skipped."""
+        make = maker_for(annotation) if self._places.has_conditions else None
+        return source if make is None or not any(True for _ in source.tasks()) else Made(source, make)
+
+    def _named_at(
+        self, name: str, found: Found, default: Any, annotation: Any, place: Place, lo: int, hi: int
+    ) -> Source:
         if not self._places.has_conditions or found.entry is None or found.is_given:
             return self.sources.named(name, found, default, annotation)
         entries = self._lookup.all_visible(place, lo, hi, name)
@@ -281,7 +299,7 @@ class Wiring:
                 source: Source = self._places.output(code)
                 self._check(self._places.tasks[code].returns, wanted, source, task, parameter)
                 self._edges.by_value(code, place.index, task, place.index)
-                return source
+                return self._or_made(source, wanted)
         source = self.sources.of(place, spec)
         if type(source) is Constant:
             return source
@@ -289,7 +307,7 @@ class Wiring:
             self._check(spec.asyncflow_builder.annotation(spec), wanted, source, task, parameter)
         self._check(self.sources.annotation(source), wanted, source, task, parameter)
         self.follow(source, task)
-        return source
+        return self._or_made(source, wanted)
 
     # --- By name ------------------------------------------------------------------------------------------------------
 
@@ -316,6 +334,23 @@ class Wiring:
             keyword.extend((name, Constant(value)) for name, value in given.items() if name not in taken)
         return self._binding(positional, keyword, wants.names)
 
+    def _bind_undo(self, place: Place, task: int) -> Binding:
+        """Return the binding of what a task's revert takes for itself; the task waits for it, so that it is there."""
+        declared, tick = self._places.tasks[task], self._places.ticks[task]
+        if declared.undo is None:
+            raise DeclarationError(
+                f"task {declared.name!r} has revert_requires or revert_rebind and no revert; give it one"
+            )
+        wants = declared.undo_wants
+        keyword: list[tuple[str, Source]] = []
+        for want in wants.own:
+            annotation = wants.signature.hint(want.parameter)
+            source = self._seen(place, tick, tick + 1, want.name, want.default, annotation)
+            self._check(self.sources.annotation(source), annotation, source, task, want.parameter)
+            self.follow(source, task)
+            keyword.append((want.parameter, source))
+        return self._binding([], keyword, ())
+
     def _by_name(self, want: Want, place: Place, task: int, precedes: set[Pair] | None) -> Source:
         tick = self._places.ticks[task]
         is_optional = want.default is not NO_DEFAULT
@@ -331,7 +366,7 @@ class Wiring:
         source = self._named(want.name, found, want.default, annotation, place, tick, tick + 1)
         if type(source) is Constant or found.entry is None:
             return source
-        provided = source.source if type(source) is Otherwise else source
+        provided = source.source if type(source) is Otherwise or type(source) is Made else source
         self._check(self.sources.annotation(provided), annotation, provided, task, want.parameter)
         # An optional input makes no edge: what gives it comes before by other edges.
         if precedes is None and (not is_optional or found.is_given):
@@ -475,6 +510,6 @@ def _parts(source: Any) -> list[Any]:
         return list(source.providers)
     if type(source) is FirstOf:
         return list(source.sources)
-    if type(source) in (Element, Attribute, Otherwise):
+    if type(source) in (Element, Attribute, Otherwise, Made):
         return [source.source]
     return []

@@ -232,12 +232,14 @@ class Dispatcher:
         declared, kwargs = plan.tasks[task], dict[str, Any]()
         if declared.undo is not None:
             binding, wants = plan.bindings[task], declared.undo_wants
-            if self._must_load(
-                [task, *binding.reads()], lambda: self._loaded(task, attempt, claim, True), self._looks_back(task)
-            ):
+            own = plan.undo_bindings.get(task)
+            reads = [task, *binding.reads(), *(own.reads() if own else ())]
+            if self._must_load(reads, lambda: self._loaded(task, attempt, claim, True), self._looks_back(task)):
                 return
             try:
                 kwargs = wants.select(binding.by_name(self._desk.values), self._desk.values)
+                if own is not None:
+                    kwargs.update(own.by_name(self._desk.values))
             except (StoreError, CodecError):
                 raise
             except Exception as error:
