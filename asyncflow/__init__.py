@@ -76,13 +76,14 @@ from asyncflow.graph.controller import (
     PastAttempt,
     Times,
 )
+from asyncflow.graph.decorator import task
 from asyncflow.graph.defaults import default_for
 from asyncflow.graph.family import map_task, reduce_task
 from asyncflow.graph.flow import Flow, flow
 from asyncflow.graph.pattern import graph, linear, unordered
 from asyncflow.graph.policy import Exponential, Fixed, Limit, Retry
 from asyncflow.graph.signature import resource
-from asyncflow.graph.task import Task, task
+from asyncflow.graph.task import Task
 from asyncflow.interfaces import Happening, Observer, RunInfo
 from asyncflow.outcomes import Cancelled, Failure, Outcome, Success, TimedOut
 from asyncflow.runtime.handle import Results, Run, TaskView

@@ -17,6 +17,7 @@ from asyncflow.graph.defaults import maker_for
 from asyncflow.graph.inputs import Attribute, Binding, Element, FirstOf, Gathered, Made, Otherwise, Output, Source
 from asyncflow.graph.layout import Composite, Layout
 from asyncflow.graph.order import Edges, Sequencer
+from asyncflow.graph.outside import Outside
 from asyncflow.graph.place import Entry, Places, lay_out
 from asyncflow.graph.plan import Guard, Plan, Scope
 from asyncflow.graph.reach import may_be_skipped
@@ -59,7 +60,10 @@ def compile_flow(root: Composite) -> Compiled:
     edges = Edges(places)
     wiring = Wiring(root.name, places, edges)
     bindings = wiring.bind_all()
-    guards = wiring.bind_conditions() if places.has_conditions else []
+    outside = Outside(root.name, places, wiring)
+    outside.bind_controllers(bindings)
+    wiring.check_given()
+    guards = outside.bind_conditions() if places.has_conditions else []
     sequencer = Sequencer(places, edges)
     _link_after(places, wiring, sequencer)
     sequencer.run()

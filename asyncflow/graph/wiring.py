@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import attrs
 
-from asyncflow.errors import DeclarationError, FlowError, TypeMismatch, UnknownProvider
-from asyncflow.graph.condition import Condition
+from asyncflow.errors import DeclarationError, FlowError, TypeMismatch
 from asyncflow.graph.defaults import maker_for
 from asyncflow.graph.inputs import (
     NO_ARGUMENTS,
@@ -23,15 +20,12 @@ from asyncflow.graph.inputs import (
     Named,
     Otherwise,
     Output,
-    Past,
     Provided,
-    Resource,
     Source,
 )
-from asyncflow.graph.lookup import NOTHING, Found, Lookup
+from asyncflow.graph.lookup import Found, Lookup
 from asyncflow.graph.order import Edges
 from asyncflow.graph.place import Place, Places
-from asyncflow.graph.plan import Guard
 from asyncflow.graph.reference import Ref, Spec
 from asyncflow.graph.signature import NO_DEFAULT, UNKNOWN
 from asyncflow.graph.sources import RunInputs, Sources
@@ -56,10 +50,10 @@ class Wiring:
     def __init__(self, flow: str, places: Places, edges: Edges) -> None:
         self._flow = flow
         self._places = places
-        self._edges = edges
-        self._lookup = Lookup(flow, places)
+        self.edges = edges
+        self.lookup = Lookup(flow, places)
         self.inputs = RunInputs()
-        self.sources = Sources(flow, places, self._lookup, self.inputs)
+        self.sources = Sources(flow, places, self.lookup, self.inputs)
         self.undo_bindings: dict[int, Binding] = {}
         self.undecided: dict[int, list[Pair]] = {}
         # The nodes behind values that cross into another flow, by the source's id: a gate where there are several.
@@ -91,172 +85,12 @@ class Wiring:
                     bindings[code] = self._bind_names(place, position, code, None)
                 if tasks[code].revert_requires or tasks[code].revert_rebind:
                     self.undo_bindings[code] = self._bind_undo(place, code)
-        for place in self._places.all:
-            if place.controller >= 0:
-                bindings[place.controller] = self._bind_controller(place)
-        for place in self._places.all[1:]:
-            self._check_given(place)
         return bindings
 
-    # --- Controllers and conditions -----------------------------------------------------------------------------------
-
-    def _bind_controller(self, place: Place) -> Binding:
-        """Return the binding of a flow's controller, whose inputs come from outside the flow."""
-        task = place.controller
-        wants = self._places.tasks[task].wants
-        wants.settle()
-        positional: list[Source] = []
-        keyword: list[tuple[str, Source]] = []
-        for want in wants.by_name:
-            if want.parameter == "history":
-                source: Source = Past(place.index)
-            elif want.fixed is not None:
-                source = want.fixed
-            else:
-                annotation = wants.signature.hint(want.parameter)
-                source = self._from_outside(place, want.name, want.default, annotation)
-                self._check(self.sources.annotation(source), annotation, source, task, want.parameter)
-                self.follow(source, task)
-            if want.by_position:
-                positional.append(source)
-            else:
-                keyword.append((want.parameter, source))
-        return self._binding(positional, keyword, wants.names)
-
-    def _from_outside(self, place: Place, name: str, default: Any, annotation: Any) -> Source:
-        """Return the source of what is read by *name* for the flow at *place* as a whole: from outside it."""
-        signature = place.layout.signature
-        if signature is not None and name in signature.by_name and name not in place.controls:
-            return self.sources.resolve(("parameter", place.index, name))
-        if place.parent < 0 and signature is None:
-            return self.sources.named(name, NOTHING, default, annotation)
-        if place.parent >= 0:
-            around = self._places.all[place.parent]
-            if around.layout.kind != "builder":
-                return self._seen(around, place.lo, place.hi, name, default, annotation)
-            if signature is None and name in self._lookup.arguments(place):
-                return self.sources.resolve(("argument", place.index, name))
-        if default is not NO_DEFAULT:
-            return Constant(default)
-        path = place.path or self._flow
-        raise UnknownProvider(
-            f"flow {self._flow!r}: the controller or condition of flow {path!r} reads {name!r}, which is not among "
-            "the inputs of that flow; add it to them, or give the parameter a default",
-            flow=self._flow,
-            task=path,
-            input=name,
-        )
-
-    def _seen(self, place: Place, lo: int, hi: int, name: str, default: Any, annotation: Any) -> Source:
-        """Return the source of what stands at ticks *lo* up to *hi* in the pattern at *place* sees as *name*."""
-        found = self._lookup.find(place, lo, hi, name, optional=False)
-        return self._named(name, found, default, annotation, place, lo, hi)
-
-    def _named(self, name: str, found: Found, default: Any, annotation: Any, place: Place, lo: int, hi: int) -> Source:
-        """Return the source of an input by name; where providers may be skipped, with those further out behind it."""
-        source = self._named_at(name, found, default, annotation, place, lo, hi)
-        return source if default is not NO_DEFAULT else self._or_made(source, annotation)
-
-    def _or_made(self, source: Source, annotation: Any) -> Source:
-        """Return *source*, with the default of its type behind it where what gives it may be skipped."""
-        make = maker_for(annotation) if self._places.has_conditions else None
-        return source if make is None or not any(True for _ in source.tasks()) else Made(source, make)
-
-    def _named_at(
-        self, name: str, found: Found, default: Any, annotation: Any, place: Place, lo: int, hi: int
-    ) -> Source:
-        if not self._places.has_conditions or found.entry is None or found.is_given:
-            return self.sources.named(name, found, default, annotation)
-        entries = self._lookup.all_visible(place, lo, hi, name)
-        if len(entries) < 2:
-            return self.sources.named(name, found, default, annotation)
-        source: Source = FirstOf(tuple(self.sources.at(entry) for entry in entries))
-        if not found.is_walled:
-            source = Named(name, (source,))
-        return source if default is NO_DEFAULT else Otherwise(source, default)
-
-    def bind_conditions(self) -> list[Guard]:
-        """Return every condition with where its values come from, and the edges that follow from that."""
-        guards: list[Guard] = []
-        for place in self._places.all:
-            if place.flow.condition is not None:
-                node = self._edges.entry(place.index)
-                outside = functools.partial(self._from_outside, place)
-                guards.append(self._guard(place.flow.condition, node, place.index, (), outside))
-            for position, code in enumerate(place.codes):
-                condition = self._places.tasks[code].condition if code >= 0 else None
-                if condition is not None:
-                    guards.append(self._guard(condition, code, -1, (), self._reader(place, position, code)))
-            for (first, then), condition in place.layout.conditions.items():
-                code = place.codes[then]
-                sources = self._tasks_of(place.codes[first])
-                read = self._reader(place, then, code)
-                if code >= 0:
-                    guards.append(self._guard(condition, code, -1, sources, read))
-                else:
-                    guards.append(self._guard(condition, self._edges.entry(~code), ~code, sources, read))
-        return guards
-
-    def _guard(
-        self, condition: Condition, node: int, scope: int, sources: tuple[int, ...], read: Callable[..., Source]
-    ) -> Guard:
-        keyword: list[tuple[str, Source]] = []
-        signature = condition.signature
-        for parameter in signature.parameters:
-            if parameter.is_resource:
-                source: Source = Resource(parameter.default.name or parameter.name, signature.hint(parameter.name))
-            else:
-                source = read(parameter.name, parameter.default, signature.hint(parameter.name))
-            self._follow_to(source, node)
-            keyword.append((parameter.name, source))
-        return Guard(node, scope, condition.depth, sources, condition, Binding((), tuple(keyword), (), None))
-
-    def _reader(self, place: Place, position: int, code: int) -> Callable[..., Source]:
-        """Return what finds a value by name as the item at *position* sees it."""
-        if code < 0:
-            return functools.partial(self._from_outside, self._places.all[~code])
-        tick = self._places.ticks[code]
-        if place.layout.kind != "builder":
-            given = place.layout.given.get(position, {})
-
-            def in_pattern(name: str, default: Any, annotation: Any) -> Source:
-                if name in given:
-                    return Constant(given[name])
-                return self._seen(place, tick, tick + 1, name, default, annotation)
-
-            return in_pattern
-        call = place.layout.calls[position]
-        specs = {name: spec for name, spec in zip(call.names, call.positional, strict=True) if name is not None}
-        specs.update(call.keyword)
-        defaults = {
-            parameter.name: parameter.default for parameter in self._places.tasks[code].wants.signature.parameters
-        }
-
-        def in_builder(name: str, default: Any, annotation: Any) -> Source:
-            if name in specs:
-                return self.sources.of(place, specs[name])
-            if name not in defaults and default is NO_DEFAULT:
-                path = self._places.path(code)
-                raise UnknownProvider(
-                    f"flow {self._flow!r}: the condition of task {path!r} reads {name!r}, which is no parameter of the "
-                    f"task{nearest(name, defaults)}; in a builder it reads those",
-                    flow=self._flow,
-                    task=path,
-                    input=name,
-                )
-            return Constant(defaults[name] if default is NO_DEFAULT else default)
-
-        return in_builder
-
-    def _tasks_of(self, code: int) -> tuple[int, ...]:
-        """Return the tasks of an item: itself, or all in it."""
-        if code >= 0:
-            return (code,)
-        inside = {~code}
-        for place in self._places.all[~code + 1 :]:
-            if place.parent in inside:
-                inside.add(place.index)
-        return tuple(task for task, scope in enumerate(self._places.scope_of) if scope in inside)
+    def check_given(self) -> None:
+        """Raise FlowError where a flow is given something by name that nothing in it reads."""
+        for place in self._places.all[1:]:
+            self._check_given(place)
 
     def decide(self, task: int, precedes: set[Pair]) -> Binding:
         """Return the binding of an undecided task; *precedes* are the pairs that turned out to be ordered."""
@@ -288,7 +122,7 @@ class Wiring:
             for parameter, spec in zip(call.names, call.positional, strict=True)
         ]
         keyword = [(name, self._argument(place, spec, task, name)) for name, spec in call.keyword]
-        return self._binding(positional, keyword, call.names)
+        return self.binding(positional, keyword, call.names)
 
     def _argument(self, place: Place, spec: Spec, task: int, parameter: str | None) -> Source:
         """Return the source of one argument, checked, with the edge that it makes."""
@@ -297,15 +131,15 @@ class Wiring:
             code = place.codes[spec.asyncflow_base]
             if code >= 0:
                 source: Source = self._places.output(code)
-                self._check(self._places.tasks[code].returns, wanted, source, task, parameter)
-                self._edges.by_value(code, place.index, task, place.index)
+                self.check(self._places.tasks[code].returns, wanted, source, task, parameter)
+                self.edges.by_value(code, place.index, task, place.index)
                 return self._or_made(source, wanted)
         source = self.sources.of(place, spec)
         if type(source) is Constant:
             return source
         if isinstance(spec, Ref):
-            self._check(spec.asyncflow_builder.annotation(spec), wanted, source, task, parameter)
-        self._check(self.sources.annotation(source), wanted, source, task, parameter)
+            self.check(spec.asyncflow_builder.annotation(spec), wanted, source, task, parameter)
+        self.check(self.sources.annotation(source), wanted, source, task, parameter)
         self.follow(source, task)
         return self._or_made(source, wanted)
 
@@ -332,7 +166,7 @@ class Wiring:
         if given is not None:
             taken = {want.parameter for want in wants.by_name}
             keyword.extend((name, Constant(value)) for name, value in given.items() if name not in taken)
-        return self._binding(positional, keyword, wants.names)
+        return self.binding(positional, keyword, wants.names)
 
     def _bind_undo(self, place: Place, task: int) -> Binding:
         """Return the binding of what a task's revert takes for itself; the task waits for it, so that it is there."""
@@ -345,16 +179,16 @@ class Wiring:
         keyword: list[tuple[str, Source]] = []
         for want in wants.own:
             annotation = wants.signature.hint(want.parameter)
-            source = self._seen(place, tick, tick + 1, want.name, want.default, annotation)
-            self._check(self.sources.annotation(source), annotation, source, task, want.parameter)
+            source = self.seen(place, tick, tick + 1, want.name, want.default, annotation)
+            self.check(self.sources.annotation(source), annotation, source, task, want.parameter)
             self.follow(source, task)
             keyword.append((want.parameter, source))
-        return self._binding([], keyword, ())
+        return self.binding([], keyword, ())
 
     def _by_name(self, want: Want, place: Place, task: int, precedes: set[Pair] | None) -> Source:
         tick = self._places.ticks[task]
         is_optional = want.default is not NO_DEFAULT
-        found = self._lookup.find(place, tick, tick + 1, want.name, optional=is_optional)
+        found = self.lookup.find(place, tick, tick + 1, want.name, optional=is_optional)
         annotation = self._places.tasks[task].wants.signature.hint(want.parameter)
         for sibling in found.perhaps:
             nodes = self.nodes(self.sources.at(sibling.entry))
@@ -367,23 +201,48 @@ class Wiring:
         if type(source) is Constant or found.entry is None:
             return source
         provided = source.source if type(source) is Otherwise or type(source) is Made else source
-        self._check(self.sources.annotation(provided), annotation, provided, task, want.parameter)
+        self.check(self.sources.annotation(provided), annotation, provided, task, want.parameter)
         # An optional input makes no edge: what gives it comes before by other edges.
         if precedes is None and (not is_optional or found.is_given):
             self.follow(source, task)
         return source
 
+    def seen(self, place: Place, lo: int, hi: int, name: str, default: Any, annotation: Any) -> Source:
+        """Return the source of what stands at ticks *lo* up to *hi* in the pattern at *place* sees as *name*."""
+        found = self.lookup.find(place, lo, hi, name, optional=False)
+        return self._named(name, found, default, annotation, place, lo, hi)
+
+    def _named(self, name: str, found: Found, default: Any, annotation: Any, place: Place, lo: int, hi: int) -> Source:
+        """Return the source of an input by name; where providers may be skipped, with those further out behind it."""
+        source = self._named_at(name, found, default, annotation, place, lo, hi)
+        return source if default is not NO_DEFAULT else self._or_made(source, annotation)
+
+    def _or_made(self, source: Source, annotation: Any) -> Source:
+        """Return *source*, with the default of its type behind it where what gives it may be skipped."""
+        make = maker_for(annotation) if self._places.has_conditions else None
+        return source if make is None or not any(True for _ in source.tasks()) else Made(source, make)
+
+    def _named_at(
+        self, name: str, found: Found, default: Any, annotation: Any, place: Place, lo: int, hi: int
+    ) -> Source:
+        if not self._places.has_conditions or found.entry is None or found.is_given:
+            return self.sources.named(name, found, default, annotation)
+        entries = self.lookup.all_visible(place, lo, hi, name)
+        if len(entries) < 2:
+            return self.sources.named(name, found, default, annotation)
+        source: Source = FirstOf(tuple(self.sources.at(entry) for entry in entries))
+        if not found.is_walled:
+            source = Named(name, (source,))
+        return source if default is NO_DEFAULT else Otherwise(source, default)
+
     # --- Edges --------------------------------------------------------------------------------------------------------
 
-    def follow(self, source: Source, task: int) -> None:
-        """Add an edge from whatever gives *source* to *task*."""
-        self._follow_to(source, task)
-
-    def _follow_to(self, source: Source, reader: int) -> None:
+    def follow(self, source: Source, reader: int) -> None:
+        """Add an edge from whatever gives *source* to node *reader*."""
         home = self._home(reader)
         for node in self.nodes(source):
             if node != reader:
-                self._edges.by_value(node, self._home(node), reader, home)
+                self.edges.by_value(node, self._home(node), reader, home)
 
     def nodes(self, source: Source) -> list[int]:
         """Return the nodes that must have ended for *source* to have its value."""
@@ -417,9 +276,9 @@ class Wiring:
             nodes = list(tasks)
             if len(nodes) > 1:
                 home = self.sources.shared[id(one)][1]
-                gate = self._edges.gate(home)
+                gate = self.edges.gate(home)
                 for node in nodes:
-                    self._edges.by_value(node, self._home(node), gate, home)
+                    self.edges.by_value(node, self._home(node), gate, home)
                 nodes = [gate]
             self._behind[id(one)] = nodes
         return self._behind[id(source)]
@@ -440,12 +299,13 @@ class Wiring:
         return tasks, shared
 
     def _home(self, node: int) -> int:
-        size = self._edges.size
-        return self._places.scope_of[node] if node < size else self._edges.gates[node - size]
+        size = self.edges.size
+        return self._places.scope_of[node] if node < size else self.edges.gates[node - size]
 
-    def _binding(
+    def binding(
         self, positional: list[Source], keyword: list[tuple[str, Source]], names: tuple[str | None, ...]
     ) -> Binding:
+        """Return the binding of these sources, the same one for all that read the same."""
         if not positional and not keyword:
             return NO_ARGUMENTS
         outputs: list[int] = []
@@ -466,7 +326,8 @@ class Wiring:
 
     # --- Checks -------------------------------------------------------------------------------------------------------
 
-    def _check(self, provided: Any, wanted: Any, source: Source, task: int, parameter: str | None) -> None:
+    def check(self, provided: Any, wanted: Any, source: Source, task: int, parameter: str | None) -> None:
+        """Raise TypeMismatch where what *source* gives can never be what *task* takes as *parameter*."""
         if provided is UNKNOWN or wanted is UNKNOWN or provided is wanted:
             return
         pair = (id(provided), id(wanted))
@@ -489,7 +350,7 @@ class Wiring:
         around = self._places.all[place.parent].layout
         if place.layout.kind == "builder":
             return
-        given = self._lookup.arguments(place) if around.kind == "builder" else around.given.get(place.position, {})
+        given = self.lookup.arguments(place) if around.kind == "builder" else around.given.get(place.position, {})
         for name in given:
             if name not in place.domain.read:
                 raise FlowError(

@@ -37,8 +37,10 @@ EVENTS: list[Any] = [
     m.TaskFailed(3, Failure(KeyError("k"))), m.ReconcileStarted(3), m.ValuesLost([3]),
     m.RevertStarted(3, 1), m.RevertSucceeded(3, "undone"),
     m.RevertFailed(3, Failure(OSError(1, "x")), False), m.RevertGivenUp(3), m.ConditionAnswered(1, True),
-    m.ConditionAnswered(1, False, Failure(ValueError())), m.ControllerAnswered(2, "retry", 2.5), m.RunReset("b4c1", 3.0),
-    m.ControllerAnswered(2, "revert", 0.0, Failure(ValueError())), m.FlowStartedOver(2, [3, 4], 5.5), m.TaskSkipped(3), m.Progressed(3, 0.5, "half"),
+    m.ConditionAnswered(1, False, Failure(ValueError())), m.ControllerAnswered(2, "retry", 2.5),
+    m.RunReset("b4c1", 3.0),
+    m.ControllerAnswered(2, "revert", 0.0, Failure(ValueError())), m.FlowStartedOver(2, [3, 4], 5.5),
+    m.TaskSkipped(3), m.Progressed(3, 0.5, "half"),
     m.Emitted(3, "row", {"a": {1}}),
 ]  # fmt: skip
 

@@ -8,10 +8,11 @@ import pytest
 
 from asyncflow.graph import record as recorded
 from asyncflow.graph.changes import Verdict, compare
+from asyncflow.graph.decorator import task
 from asyncflow.graph.flow import Flow, flow
 from asyncflow.graph.pattern import graph, linear, unordered
 from asyncflow.graph.plan import Plan
-from asyncflow.graph.task import FunctionTask, task
+from asyncflow.graph.task import FunctionTask
 from asyncflow.states import TaskState
 
 S, R, D = TaskState.SUCCEEDED, TaskState.RUNNING, TaskState.REVERTED

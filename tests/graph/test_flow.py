@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 
 from asyncflow.errors import CycleError, DeclarationError, DuplicateName, FlowError, InputError
+from asyncflow.graph.decorator import task
 from asyncflow.graph.find import find_flow
 from asyncflow.graph.flow import Flow, flow
 from asyncflow.graph.pattern import as_flow, graph, linear, unordered
 from asyncflow.graph.signature import UNKNOWN, resource
-from asyncflow.graph.task import Task, task
+from asyncflow.graph.task import Task
 from tests.graph.perform import edges, perform
 
 
@@ -344,7 +345,7 @@ def test_a_flow_of_a_module_is_found_again_by_its_reference(tmp_path: Path, monk
     """A run is resumed by a process that knows nothing but the journal."""
     (tmp_path / "shop_flows.py").write_text(
         "from asyncflow.graph.flow import flow\nfrom asyncflow.graph.pattern import linear\n"
-        "from asyncflow.graph.task import task\n"
+        "from asyncflow.graph.decorator import task\n"
         "@task\ndef inc(x): return x + 1\n@flow\ndef run(x): return inc(x)\npattern = linear('p', inc)\n"
         "def make(): return linear('made', inc)\n"
     )
@@ -360,7 +361,7 @@ def test_a_flow_of_a_script_is_recorded_by_its_path(tmp_path: Path) -> None:
     """`python job.py` is how most jobs are run."""
     script = tmp_path / "job.py"
     script.write_text(
-        "from asyncflow.graph.flow import flow\nfrom asyncflow.graph.task import task\n"
+        "from asyncflow.graph.flow import flow\nfrom asyncflow.graph.decorator import task\n"
         "@task\ndef inc(x): return x + 1\n@flow\ndef run(x): return inc(x)\n"
         "if __name__ == '__main__': print(run.ref)\n"
     )

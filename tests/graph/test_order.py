@@ -8,10 +8,11 @@ import pytest
 
 from asyncflow.errors import CycleError
 from asyncflow.graph.controller import Times
+from asyncflow.graph.decorator import task
 from asyncflow.graph.flow import Flow, flow
 from asyncflow.graph.pattern import graph, linear, unordered
 from asyncflow.graph.plan import Plan
-from asyncflow.graph.task import FunctionTask, task
+from asyncflow.graph.task import FunctionTask
 from tests.graph.perform import ancestors, edges
 
 

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from asyncflow.errors import UndecodableValue
 from asyncflow.graph import record as recorded
 from asyncflow.graph.constant import constant_hash
+from asyncflow.graph.decorator import task
 from asyncflow.graph.flow import flow
 from asyncflow.graph.pattern import graph, linear, unordered
 from asyncflow.graph.policy import Retry
 from asyncflow.graph.signature import resource
-from asyncflow.graph.task import task
 
 
 @task(provides="page")

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from asyncflow.errors import DeclarationError, ReferenceMisuse
+from asyncflow.graph.decorator import task
 from asyncflow.graph.flow import flow
 from asyncflow.graph.reference import Ref
-from asyncflow.graph.task import task
 from tests.graph.perform import edges, perform
 
 

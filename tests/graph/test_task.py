@@ -16,10 +16,11 @@ import pytest
 from asyncflow import context
 from asyncflow.context import Context
 from asyncflow.errors import DeclarationError
+from asyncflow.graph.decorator import task
 from asyncflow.graph.pattern import linear
 from asyncflow.graph.policy import Limit, Retry
 from asyncflow.graph.signature import UNKNOWN, Signature, resource
-from asyncflow.graph.task import FunctionTask, Task, task
+from asyncflow.graph.task import FunctionTask, Task
 from tests.graph.perform import PlainValues, perform
 
 if TYPE_CHECKING:

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from asyncflow.errors import AmbiguousProvider, CycleError, DeclarationError, FlowError, TypeMismatch
+from asyncflow.graph.decorator import task
 from asyncflow.graph.flow import Flow, flow
 from asyncflow.graph.inputs import Constant, Named, Otherwise, Output
 from asyncflow.graph.pattern import graph, linear, unordered
-from asyncflow.graph.task import FunctionTask, Task, task
+from asyncflow.graph.task import FunctionTask, Task
 from tests.graph.perform import edges, perform
 
 

@@ -10,7 +10,8 @@ from asyncflow.graph.flow import Flow, flow
 from asyncflow.graph.pattern import Pattern, as_flow, graph, linear, unordered
 from asyncflow.graph.policy import Exponential, Limit, Retry
 from asyncflow.graph.signature import resource
-from asyncflow.graph.task import Task, task
+from asyncflow.graph.decorator import task
+from asyncflow.graph.task import Task
 from asyncflow.outcomes import Outcome
 
 T = TypeVar("T")
