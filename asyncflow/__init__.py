@@ -88,6 +88,7 @@ from asyncflow.interfaces import Happening, Observer, RunInfo
 from asyncflow.outcomes import Cancelled, Failure, Outcome, Success, TimedOut
 from asyncflow.runtime.handle import Results, Run, TaskView
 from asyncflow.runtime.report import RunReport, TaskReport
+from asyncflow.runtime.stepper import Step
 from asyncflow.states import RunState, TaskState
 
 __version__ = "0.1.0"
@@ -154,6 +155,7 @@ __all__ = [
     "RunSuspended",
     "RunUnfinished",
     "SchemaTooNew",
+    "Step",
     "StoreError",
     "StrayCancellation",
     "Success",

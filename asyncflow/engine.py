@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
@@ -32,6 +32,7 @@ from asyncflow.runtime.observe import Announcer
 from asyncflow.runtime.permits import ENGINE, THREADS, Pool
 from asyncflow.runtime.report import RunReport, blob_summary, report
 from asyncflow.runtime.shelter import outlast, see_through
+from asyncflow.runtime.stepper import Step, Stepper
 from asyncflow.states import RunState
 from asyncflow.stores.memory import MemoryStore
 from asyncflow.stores.sqlite import SqliteStore
@@ -285,6 +286,53 @@ class Engine:
         taking = self._launcher.take_up(run_id, flow, deadline=_posix(deadline), accept_changes=accept_changes)
         return cast("T", await self._attend(await self._hold(taking, policy), policy))
 
+    async def steps(
+        self,
+        flow: Flow[..., Any] | None = None,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        run_id: str | None = None,
+        deadline: float | datetime | None = None,
+        durability: str | None = None,
+        never_revert: bool | None = None,
+        resume: bool = False,
+    ) -> AsyncGenerator[Step, None]:
+        """
+        Run *flow* step by step: ``async for step in engine.steps(flow)``.
+
+        Yields after each turn of the machine what has just happened and what is due, and goes on only when the next
+        step is asked for. Bodies that are under way go on meanwhile. Leaving the loop suspends the run; so does
+        ``step.run.suspend()``. When the run has ended without a value, the loop raises what awaiting it does.
+
+        Args:
+            flow: What to run; with *resume*, None imports what the journal names.
+            inputs: As for :meth:`run`, which has the others too.
+            resume: Take up the run that *run_id* names, instead of starting one.
+
+        Raises:
+            RunFailed, RunCancelled, RunSuspended: As :meth:`run` does, after the last step.
+        """
+        stepper = Stepper()
+        if resume:
+            self._check_open()
+            if run_id is None:
+                raise InputError("engine.steps(resume=True) needs the run_id of the run to be taken up")
+            launching = self._launcher.take_up(run_id, flow, deadline=_posix(deadline), stepper=stepper)
+        elif flow is None:
+            raise InputError("engine.steps() needs a flow, unless it resumes a run")
+        else:
+            launching = self._begin(flow, inputs, run_id, deadline, durability, never_revert, stepper)
+        run = await self._hold(launching, "suspend")
+        try:
+            while (step := await stepper.next(run)) is not None:
+                yield step
+                stepper.go_on()
+            await run
+        finally:
+            if not run.is_over:
+                run.suspend("left between two steps", grace=0.0)
+                await outlast(run.ending, None)
+
     async def take_up(
         self,
         run_id: str,
@@ -417,6 +465,7 @@ class Engine:
         deadline: float | datetime | None,
         durability: str | None,
         never_revert: bool | None,
+        stepper: Stepper | None = None,
     ) -> Coroutine[Any, Any, Run[Any]]:
         self._check_open()
         level = self._durability if durability is None else _one_of("durability", durability, DURABILITY)
@@ -427,6 +476,7 @@ class Engine:
             deadline=_posix(deadline),
             durability=level,
             never_revert=self._never_revert if never_revert is None else never_revert,
+            stepper=stepper,
         )
 
     async def _hold(self, launching: Coroutine[Any, Any, Run[Any]], policy: str) -> Run[Any]:

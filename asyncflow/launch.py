@@ -38,6 +38,7 @@ from asyncflow.runtime.handle import Run, conclude
 from asyncflow.runtime.observe import Announcer
 from asyncflow.runtime.permits import Pool
 from asyncflow.runtime.shelter import see_through
+from asyncflow.runtime.stepper import Stepper
 from asyncflow.runtime.supervisor import Supervisor
 from asyncflow.states import RunState
 
@@ -90,6 +91,7 @@ class Launcher:
         deadline: float | None,
         durability: str,
         never_revert: bool,
+        stepper: Stepper | None = None,
     ) -> Run[Any]:
         """Begin a run of *flow*. It is in the journal when this returns, or was refused before it existed."""
         flow = as_flow(flow)
@@ -107,6 +109,7 @@ class Launcher:
         new = NewRun(run_id=run_id, flow=flow.name, flow_ref=flow_ref, plan=plan_id, durability=durability)
         journal = await store.create(new, lambda: recorded.body_of(plan), first, blobs)
         supervisor = self._supervisor(RunMachine(plan), journal, run_id, codec, 0)
+        supervisor.stepper = stepper
         supervisor.began(first)
         if not store.keeps_bytes:
             self._flows[run_id] = flow
@@ -121,6 +124,7 @@ class Launcher:
         accept_changes: bool = False,
         cancel_reason: str | None = None,
         start_over: bool = False,
+        stepper: Stepper | None = None,
     ) -> Run[Any]:
         """
         Go on with a run from its journal; without a *flow*, with the one that the journal names. *start_over* is for
@@ -154,6 +158,7 @@ class Launcher:
                 machine.adopt(plan)
             number = sum(len(record.events) for record in records)
             supervisor = self._supervisor(machine, journal, run_id, codec, number)
+            supervisor.stepper = stepper
             first: list[m.Event] = []
             if start_over:
                 first = [m.RunReset(plan_id, deadline)]

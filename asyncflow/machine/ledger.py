@@ -271,6 +271,25 @@ class Ledger:
         around = self.plan.enclosing(self.plan.scope_of[task])
         return all(self.is_settled(scope) for scope in around if scope in controls)
 
+    def outlook(self) -> list[str]:
+        """
+        Return what is about to be done, and hand nothing out: paths of tasks to start, of tasks to revert with a "-"
+        before, of flows whose controller is to be asked with a "?" before.
+        """
+        if self.suspend_reason is not None or self.is_suspended:
+            return []
+        plan = self.plan
+        asked = [
+            f"?{plan.scopes[scope].path or plan.flow}"
+            for scope in sorted(self._halts)
+            if self.controls[scope].phase is ControlPhase.STOPPING and not self.controls[scope].busy
+        ]
+        reverts = sorted(self._reverts, key=self.started.__getitem__, reverse=True)
+        ranks = plan.ranks
+        starts = sorted(self._ready, key=None if ranks is None else ranks.__getitem__)
+        found = [*asked, *(f"-{plan.path(task)}" for task in reverts)]
+        return found + [plan.path(task) for task in starts if self.states[task] in (PENDING, WAITING)]
+
     def is_late(self, scope: int) -> bool:
         """Whether *scope* still has something to do, so that the passing of its deadline matters."""
         if self.phase is not RunState.RUNNING:

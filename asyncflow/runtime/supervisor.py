@@ -25,6 +25,7 @@ from asyncflow.runtime.inbox import Inbox
 from asyncflow.runtime.large import LargeValues
 from asyncflow.runtime.observe import Announcer, Narrator
 from asyncflow.runtime.permits import Pool
+from asyncflow.runtime.stepper import Stepper
 from asyncflow.runtime.values import RunValues
 from asyncflow.states import RunState
 
@@ -103,6 +104,8 @@ class Supervisor:
         self.returns = self._dispatcher.returns
         self._timers: dict[object, Timer] = {}
         self._is_over = False
+        self.stepper: Stepper | None = None
+        """What holds this run up before each turn, if somebody takes it step by step."""
         self._keeper: asyncio.Task[Any] | None = None  # the asyncio task in which this run lives
         self._interruption: BaseException | None = None
         # Tasks whose future someone holds, woken at the run's every record.
@@ -127,6 +130,8 @@ class Supervisor:
             if self.machine.suspend_reason is not None:
                 self.note(self._dispatcher.stop_bodies)
         self.inbox.send_nowait(m.SuspendRequested(reason, recover))
+        if self.stepper is not None:
+            self.stepper.set_free()  # nobody may ask any more, and the bodies have a grace only
 
     async def load(self, tasks: list[int]) -> None:
         """Bring the values of *tasks* into memory; most are there."""
@@ -228,6 +233,8 @@ class Supervisor:
         loop, inbox, orders = self._loop, self.inbox, self._orders
         rest_at = loop.time() + SECONDS_A_TURN
         while True:
+            if self.stepper is not None:
+                await self._step(self.stepper)
             has_more = self._turn()
             if self._events and (durable := self._append()) is not None:
                 await durable
@@ -248,11 +255,21 @@ class Supervisor:
                 await asyncio.sleep(0)
                 rest_at = loop.time() + SECONDS_A_TURN
 
+    async def _step(self, stepper: Stepper) -> None:
+        """Put what has happened so far on record, and wait until somebody asks for what is due."""
+        self._drain()
+        if self._events and (durable := self._append()) is not None:
+            await durable
+        if not self._is_over:
+            await stepper.pause(self.machine.outlook())
+
     async def _go_down(self) -> None:
         """
         Stop the bodies and record that; further cancels are the same news again, and this gives way to the second.
         """
         self.grace = 0.0
+        if self.stepper is not None:
+            self.stepper.set_free()
         if self.machine.suspend_reason is None:
             # Before all that is in the inbox: bodies that the loop itself has cancelled are not to be started again.
             self._take_in(m.SuspendRequested("the event loop is closing", recover=True))
@@ -267,11 +284,7 @@ class Supervisor:
 
     def _turn(self) -> bool:
         """Take what the inbox holds and what is due. Return whether more is due than fits into one turn."""
-        for message in self.inbox.take(EVENTS_A_TURN):
-            if isinstance(message, _Note):
-                message.act()
-            else:
-                self._take_in(message)
+        self._drain()
         machine, dispatcher = self.machine, self._dispatcher
         while commands := machine.due(EVENTS_A_TURN):
             dispatcher.answer(commands)
@@ -279,6 +292,13 @@ class Supervisor:
                 break
         dispatcher.serve()
         return bool(commands)
+
+    def _drain(self) -> None:
+        for message in self.inbox.take(EVENTS_A_TURN):
+            if isinstance(message, _Note):
+                message.act()
+            else:
+                self._take_in(message)
 
     def _take_in(self, event: m.Event) -> None:
         if self._is_timely(event):
@@ -341,8 +361,11 @@ class Supervisor:
     def _appended(self, at: float, events: list[m.Event], riders: int) -> None:
         if self.keeps_bytes:
             self.large.let_go(events)
-        if self._announcer:
-            self._announcer.publish(self._narrator.tell(at, events))
+        if self._announcer or self.stepper is not None:
+            happened = self._narrator.tell(at, events)
+            if self.stepper is not None:
+                self.stepper.take(happened)
+            self._announcer.publish(happened)
             self._narrator.number += riders  # observers have heard of those
         else:
             self._narrator.number += len(events) + riders
