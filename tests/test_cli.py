@@ -61,6 +61,21 @@ def failing(n: int) -> int:
     return fail(double(n))
 
 
+@af.task
+async def odd() -> dict:
+    return {(1, 2): float("nan"), "plain": [1.5, float("inf")]}
+
+
+@af.flow
+def sized(n: int, limit: int = 2) -> list[int]:
+    return [double(n), double(limit)]
+
+
+@af.flow
+def typo(n: int) -> int:
+    return duoble(n)
+
+
 nothing = 3
 """
 
@@ -69,6 +84,7 @@ nothing = 3
 def folder(tmp_path: Path) -> Path:
     """A folder with a module of flows."""
     (tmp_path / "flows.py").write_text(FLOWS)
+    (tmp_path / "leaves.py").write_text("import sys\nsys.exit(3)\n")
     return tmp_path
 
 
@@ -179,6 +195,54 @@ def test_a_flow_is_drawn_and_checked(folder: Path) -> None:
     assert not (folder / "asyncflow.db").exists()
 
 
+def test_check_tells_what_a_run_needs_from_what_it_takes(folder: Path) -> None:
+    """Who has to give an input that has a default gives one that nobody wanted."""
+    code, out, _ = call(folder, "check", "flows:sized")
+    assert code == 0 and "\n  needs n: int\n  takes limit: int\n  gives return: list[int]\n" in out
+    assert json.loads(call(folder, "check", "flows:sized", "--json")[1])["required"] == ["n"]
+
+
+def test_a_run_whose_id_has_a_colon_is_drawn(folder: Path) -> None:
+    """Orders are often called order:7, and what is before the colon is no module then."""
+    assert call(folder, "run", "flows:simple", "-i", "n=4", "--run-id", "order:7", "--quiet")[0] == 0
+    code, out, _ = call(folder, "graph", "order:7")
+    assert code == 0 and "double" in out and "SUCCEEDED" in out
+    code, _, err = call(folder, "graph", "order:8")
+    assert code == 2 and "module 'order' cannot be imported" in err
+
+
+def test_a_value_that_json_does_not_know_is_printed_as_its_text(folder: Path) -> None:
+    """The run has succeeded, and a program that reads its value must not be told otherwise, or be given no JSON."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not JSON")
+
+    code, out, _ = call(folder, "run", "flows:odd", "--quiet", "--json", "--run-id", "r")
+    assert code == 0
+    assert json.loads(out, parse_constant=refuse)["value"] == {"(1, 2)": "nan", "plain": [1.5, "inf"]}
+
+
+def test_a_run_that_exists_is_resumed_by_a_command(folder: Path) -> None:
+    """A shell has no engine to call."""
+    for expected in (0, 2):
+        code, _, err = call(folder, "run", "flows:simple", "-i", "n=4", "--run-id", "my run", "--quiet")
+        assert code == expected
+    assert "go on with: asyncflow resume 'my run' --db asyncflow.db; or give this one another --run-id" in err
+
+
+def test_what_lies_beside_a_file_can_be_imported(folder: Path) -> None:
+    """It can with `python sub/job.py`, so the run of such a script must be resumable from the folder above."""
+    (folder / "sub").mkdir()
+    (folder / "sub" / "beside.py").write_text("STEP = 3\n")
+    (folder / "sub" / "job.py").write_text(
+        "import asyncflow as af\nfrom beside import STEP\n"
+        "@af.task\nasync def step(n: int) -> int: return n + STEP\n"
+        "@af.flow\ndef job(n: int) -> int: return step(n)\n"
+    )
+    assert call(folder, "run", "sub/job.py:job", "-i", "n=4", "--run-id", "r", "--quiet")[:2] == (0, "7\n")
+    assert call(folder, "resume", "r", "--quiet")[:2] == (0, "7\n")
+
+
 @pytest.mark.parametrize("command", [[], ["run"], ["resume"], ["ls"], ["show"], ["graph"], ["check"], ["cancel"]])
 def test_every_command_explains_itself(folder: Path, command: list[str]) -> None:
     """Help is where people learn what there is."""
@@ -198,6 +262,10 @@ def test_every_command_explains_itself(folder: Path, command: list[str]) -> None
         (["run", "flows:simple", "-i", "n"], "-i 'n' is not of the form name=value"),
         (["run", "flows:simple", "-i", "n=1", "-i", "n=2"], "input 'n' is given twice"),
         (["run", "flows:simple", "-i", "n=1", "--durability", "safe"], "durability='safe' is not one of"),
+        (["check", "flows:typo"], "flow 'typo' raised NameError while it was being declared: name 'duoble' is not"),
+        (["run", "flows.py:typo", "-i", "n=1"], "flow 'typo' raised NameError while it was being declared"),
+        (["check", "leaves.py:flow"], "file 'leaves.py' raised SystemExit: 3"),
+        (["check", "leaves:flow"], "module 'leaves' raised SystemExit on import: 3"),
         (["ls"], "there is no journal 'asyncflow.db'; name it with --db FILE"),
         (["graph", "flows:simple", "-f", "png"], "--format 'png' is not one of text, mermaid, dot"),
     ],

@@ -1,4 +1,4 @@
-"""The command line, ``asyncflow``. It uses the public names only, and nothing imports it."""
+"""The command line, ``asyncflow``. It uses the public names, and what finds and draws a flow; nothing imports it."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Coroutine
@@ -84,7 +85,14 @@ def run(
     given = parse_inputs(flow, inputs or [])
 
     async def doing(engine: af.Engine) -> af.Run[Any]:
-        return await engine.start(flow, given, run_id=run_id)
+        try:
+            return await engine.start(flow, given, run_id=run_id)
+        except af.RunExists as exists:
+            raise af.RunExists(
+                f"there is a run {exists.run_id!r} in {str(db)!r} already; go on with: {_resume(exists.run_id, db)}; "
+                "or give this one another --run-id",
+                run_id=exists.run_id,
+            ) from None
 
     _run(doing, db, durability, quiet, as_json)
 
@@ -123,7 +131,7 @@ def resume(
 def list_runs(
     db: Db = DEFAULT_DB,
     state: Annotated[str | None, typer.Option(help="only runs in this state, such as INTERRUPTED or FAILED")] = None,
-    limit: Annotated[int, typer.Option(help="how many at most, newest first")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="how many at most, newest first")] = 50,
     as_json: AsJson = False,
 ) -> None:
     """List runs, newest first. INTERRUPTED: the process that ran it is gone; resume it."""
@@ -176,29 +184,43 @@ def graph(
     forms = {"text": text.render, "mermaid": mermaid.render, "dot": dot.render}
     if form not in forms:
         raise af.InputError(f"--format {form!r} is not one of {', '.join(forms)}")
-    if ":" in target:
-        print(forms[form](locate(target).compile()))
-    else:
+    report = None
+    if ":" not in target:
         report = _report(target, db)
-        print(forms[form](report.plan, report.states()))
+    else:
+        try:
+            plan = locate(target).compile()
+        except af.DeclarationError:
+            # A run's id may have a colon too; where there is no such run either, the flow was meant.
+            with contextlib.suppress(af.RunNotFound, af.InputError):
+                report = _report(target, db)
+            if report is None:
+                raise
+    print(forms[form](plan) if report is None else forms[form](report.plan, report.states()))
 
 
 @app.command()
 def check(target: Target, as_json: AsJson = False) -> None:
     """
     Compile a flow without running it: names, wiring, types and circles are checked; its inputs and outputs are printed.
+
+    It needs the inputs that a run cannot do without, and takes those that have a default.
     """
     flow = locate(target)
     plan = flow.compile()
     inputs = {name: _type_name(annotation) for name, annotation in flow.inputs.items()}
     outputs = {name: _type_name(annotation) for name, annotation in flow.outputs.items()}
     if as_json:
-        render.print_json({"flow": flow.name, "tasks": plan.size, "inputs": inputs, "outputs": outputs})
+        required = [name for name in inputs if name in plan.required]
+        render.print_json(
+            {"flow": flow.name, "tasks": plan.size, "inputs": inputs, "required": required, "outputs": outputs}
+        )
         return
     print(f"flow {flow.name!r} is sound: {plan.size} tasks")
-    for kind, names in (("needs", inputs), ("gives", outputs)):
-        for name, annotation in names.items():
-            print(f"  {kind} {name}: {annotation}")
+    for name, annotation in inputs.items():
+        print(f"  {'needs' if name in plan.required else 'takes'} {name}: {annotation}")
+    for name, annotation in outputs.items():
+        print(f"  gives {name}: {annotation}")
 
 
 @app.command()
@@ -274,7 +296,11 @@ def _how_to_resume(started: list[af.Run[Any]], db: Path) -> str:
     run = started[0]
     if run.state.is_ended:
         return f"run {run.run_id!r} ended as {run.state.value}"
-    return f"run {run.run_id!r} is suspended; go on with: asyncflow resume {run.run_id!r} --db {db}"
+    return f"run {run.run_id!r} is suspended; go on with: {_resume(run.run_id, db)}"
+
+
+def _resume(run_id: str, db: Path) -> str:
+    return f"asyncflow resume {shlex.quote(run_id)} --db {shlex.quote(str(db))}"
 
 
 def _finish(work: Coroutine[Any, Any, T], interrupted: Any = None) -> T:

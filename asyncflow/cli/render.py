@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import time
 from collections.abc import Sequence
@@ -161,5 +162,13 @@ def report_json(report: af.RunReport) -> dict[str, Any]:
 
 
 def print_json(data: Any) -> None:
-    """Print plain data as JSON; what JSON does not know, as its text."""
-    print(json.dumps(data, indent=2, default=str, ensure_ascii=False))
+    """Print plain data as JSON; what JSON does not know, as its text, be it a value, a key, or a number like NaN."""
+    print(json.dumps(_known(data), indent=2, default=str, ensure_ascii=False, allow_nan=False))
+
+
+def _known(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key if isinstance(key, (str, int)) else str(key): _known(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_known(value) for value in data]
+    return str(data) if isinstance(data, float) and not math.isfinite(data) else data

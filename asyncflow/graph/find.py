@@ -46,7 +46,7 @@ def _import(name: str) -> ModuleType:
         raise DeclarationError(
             f"module {name!r} cannot be imported: {missing}; is it installed, or below this folder?"
         ) from missing
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise DeclarationError(f"module {name!r} raised {type(error).__name__} on import: {error}") from error
 
 
@@ -67,9 +67,12 @@ def _load_file(place: str) -> ModuleType:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    # As `python file.py` does, for what lies beside it; it stays, since bodies may import as well.
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise DeclarationError(f"file {place!r} raised {type(error).__name__}: {error}") from error
     return module

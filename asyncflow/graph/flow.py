@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, Protocol, Self, TypeVar, Unpack, cast, overload
 
-from asyncflow.errors import DeclarationError
+from asyncflow.errors import AsyncflowError, DeclarationError
 from asyncflow.graph.builder import Builder, building, call_in_builder
 from asyncflow.graph.compile import Compiled, compile_flow
 from asyncflow.graph.condition import Condition, check_condition
@@ -254,9 +254,13 @@ class BuilderFlow(Flow[P, T_co]):
             token = building.set(builder)
             try:
                 layout = builder.finish(self.fn(*args, **kwargs))
-            except Exception as error:
+            except AsyncflowError as error:
                 error.add_note(f"while flow {self.name!r} was being declared")
                 raise
+            except Exception as error:
+                raise DeclarationError(
+                    f"flow {self.name!r} raised {type(error).__name__} while it was being declared: {error}"
+                ) from error
             finally:
                 building.reset(token)
             layout.gives = self._gives
