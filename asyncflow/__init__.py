@@ -78,6 +78,7 @@ from asyncflow.graph.controller import (
 )
 from asyncflow.graph.decorator import task
 from asyncflow.graph.defaults import default_for
+from asyncflow.graph.factory import factory
 from asyncflow.graph.family import map_task, reduce_task
 from asyncflow.graph.flow import Flow, flow
 from asyncflow.graph.pattern import graph, linear, unordered
@@ -174,6 +175,7 @@ __all__ = [
     "WrongDecision",
     "current",
     "default_for",
+    "factory",
     "flow",
     "graph",
     "linear",

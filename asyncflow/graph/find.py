@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 import sys
 from hashlib import blake2b
 from pathlib import Path
@@ -11,20 +12,28 @@ from types import ModuleType
 from typing import Any
 
 from asyncflow.errors import DeclarationError
+from asyncflow.graph.factory import Factory
 from asyncflow.graph.flow import FILE_MODULE, Flow
 from asyncflow.graph.pattern import as_flow
 from asyncflow.graph.task import Task
 from asyncflow.graph.wants import nearest
+
+_MADE = re.compile(r"(.*:\w+)\((.*)\)", re.DOTALL)
 
 
 def find_flow(ref: str) -> Flow[..., Any]:
     """
     Return the flow at *ref*, ``package.module:attribute`` or ``path/to/file.py:attribute``, importing what it names.
 
+    What is there may be a flow, a task, or a factory, whose arguments stand behind as JSON, in parentheses.
+
     Raises:
         DeclarationError: It is not of that form, the module cannot be imported, or what is there is no flow.
     """
-    place, colon, attribute = ref.rpartition(":")
+    # What a factory made is followed by its arguments, in parentheses.
+    made = _MADE.fullmatch(ref)
+    name, arguments = made.groups() if made else (ref, "")
+    place, colon, attribute = name.rpartition(":")
     if not colon or not place or not attribute:
         raise DeclarationError(f"{ref!r} does not name a flow; write package.module:flow or path/to/file.py:flow")
     module = _load_file(place) if place.endswith(".py") else _import(place)
@@ -34,6 +43,8 @@ def find_flow(ref: str) -> Flow[..., Any]:
         flows = [name for name, value in vars(module).items() if isinstance(value, (Flow, Task))]
         hint = nearest(attribute, flows) or (f"; it has {', '.join(flows)}" if flows else "; it has no flow at all")
         raise DeclarationError(f"{place!r} has no {attribute!r}{hint}") from None
+    if isinstance(found, Factory):
+        return found.rebuild(arguments)
     if not isinstance(found, (Flow, Task)):
         raise DeclarationError(f"{ref!r} is a {type(found).__name__}, not a flow or task; name one that is")
     return as_flow(found)

@@ -53,6 +53,8 @@ class Flow(Composite, Generic[P, T_co]):
     """
 
     is_named: bool = False
+    made_by: Any = None
+    """The factory that made it and its arguments as text, if one did."""
     controller: Controller | None
     condition: Condition | None
     retry: Any
@@ -142,6 +144,7 @@ class Flow(Composite, Generic[P, T_co]):
     def _copy(self) -> Self:
         copied = copy.copy(self)
         copied._compiled = None
+        copied.made_by = None
         return copied
 
     # --- Finding it again ---------------------------------------------------------------------------------------------
@@ -151,24 +154,13 @@ class Flow(Composite, Generic[P, T_co]):
         """
         Where another process finds this flow: ``module:attribute``, or ``path.py:attribute`` for a script.
 
-        None where it is no attribute of its module, as when a function made it.
+        What a factory made is found by the factory and its arguments, which stand behind in parentheses. None where it
+        is no attribute of its module, as when another function made it.
         """
-        module = sys.modules.get(self._module or "")
-        if module is None:
-            return None
-        attribute = next((name for name, value in list(vars(module).items()) if value is self), None)
-        if attribute is None:
-            return None
-        place = self._module
-        if place == "__main__" or (place or "").startswith(FILE_MODULE):
-            spec, file = getattr(module, "__spec__", None), getattr(module, "__file__", None)
-            if place == "__main__" and spec is not None:
-                place = spec.name
-            elif file is not None:
-                place = str(Path(file).resolve())
-            else:
-                return None
-        return f"{place}:{attribute}"
+        if self.made_by is not None:
+            maker, arguments = self.made_by
+            return None if maker.ref is None else f"{maker.ref}({arguments})"
+        return reference_to(self, self._module)
 
     # --- In a builder -------------------------------------------------------------------------------------------------
 
@@ -199,6 +191,25 @@ class Flow(Composite, Generic[P, T_co]):
 
     def __repr__(self) -> str:
         return f"<flow {self.name!r}>"
+
+
+def reference_to(found: Any, place: str | None) -> str | None:
+    """Return ``module:attribute`` or ``path.py:attribute`` of *found*, which module *place* has; or None."""
+    module = sys.modules.get(place or "")
+    if module is None:
+        return None
+    attribute = next((name for name, value in list(vars(module).items()) if value is found), None)
+    if attribute is None:
+        return None
+    if place == "__main__" or (place or "").startswith(FILE_MODULE):
+        spec, file = getattr(module, "__spec__", None), getattr(module, "__file__", None)
+        if place == "__main__" and spec is not None:
+            place = spec.name
+        elif file is not None:
+            place = str(Path(file).resolve())
+        else:
+            return None
+    return f"{place}:{attribute}"
 
 
 # --- Builders ---------------------------------------------------------------------------------------------------------
