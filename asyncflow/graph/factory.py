@@ -15,6 +15,7 @@ import msgspec
 from asyncflow.errors import DeclarationError
 from asyncflow.graph.flow import Flow, reference_to
 from asyncflow.graph.pattern import as_flow
+from asyncflow.graph.task import Task
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -26,7 +27,7 @@ class Factory(Generic[P, T]):
     """A function that makes a flow, and lets the flow know how. Made by :func:`factory`."""
 
     def __init__(self, fn: Callable[P, T]) -> None:
-        if inspect.iscoroutinefunction(fn) or not callable(fn) or isinstance(fn, (type, Flow)):
+        if inspect.iscoroutinefunction(fn) or not callable(fn) or isinstance(fn, (type, Flow, Task)):
             raise DeclarationError(f"@af.factory is on {fn!r:.80}; put it on a plain function that returns a flow")
         functools.update_wrapper(self, fn)
         self.fn = fn

@@ -34,7 +34,7 @@ class Stepper:
     def __init__(self) -> None:
         self._happened: list[Happening] = []
         self._due: list[str] = []
-        self._arrived = asyncio.Event()
+        self._arrived: asyncio.Future[None] | None = None
         self._go: asyncio.Future[None] | None = None
         self._is_free = False
 
@@ -42,22 +42,26 @@ class Stepper:
         """Take note of what has happened."""
         self._happened.extend(happened)
 
-    async def pause(self, due: list[str]) -> None:
-        """Show what has happened and what is *due*, and wait for somebody to ask; not if there is nothing to show."""
+    async def pause(self, due: list[str]) -> bool:
+        """
+        Show what has happened and what is *due*, and wait for somebody to ask; not if there is nothing to show.
+
+        Return whether there was a wait.
+        """
         if self._is_free or not (self._happened or due):
-            return
+            return False
         self._due = due
-        self._go = asyncio.get_running_loop().create_future()
-        self._arrived.set()
-        try:
-            await self._go
-        finally:
-            self._go = None
+        asked = self._go = asyncio.get_running_loop().create_future()
+        if self._arrived is not None and not self._arrived.done():
+            self._arrived.set_result(None)
+        await asked
+        return True
 
     def go_on(self) -> None:
         """Let the supervisor take its turn."""
-        if self._go is not None and not self._go.done():
-            self._go.set_result(None)
+        asked, self._go = self._go, None
+        if asked is not None and not asked.done():
+            asked.set_result(None)
 
     def set_free(self) -> None:
         """Let the supervisor go on without asking, from here to the end."""
@@ -66,12 +70,9 @@ class Stepper:
 
     async def next(self, run: Any) -> Step | None:
         """Return the next step of *run*, or None when it is over and everything that happened has been shown."""
-        arrived = asyncio.ensure_future(self._arrived.wait())
-        try:
-            await asyncio.wait([arrived, run.ending], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            arrived.cancel()
-        self._arrived.clear()
+        if self._go is None:
+            self._arrived = asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._arrived, run.ending], return_when=asyncio.FIRST_COMPLETED)
         happened, due = self._happened, self._due
         self._happened, self._due = [], []
         return Step(happened, due, run) if happened or due else None

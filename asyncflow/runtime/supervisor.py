@@ -257,11 +257,13 @@ class Supervisor:
 
     async def _step(self, stepper: Stepper) -> None:
         """Put what has happened so far on record, and wait until somebody asks for what is due."""
-        self._drain()
-        if self._events and (durable := self._append()) is not None:
-            await durable
-        if not self._is_over:
-            await stepper.pause(self.machine.outlook())
+        is_new = True
+        while is_new and not self._is_over:
+            self._drain()
+            if self._events and (durable := self._append()) is not None:
+                await durable
+            # What came in while nobody asked, such as a cancel, may have changed what is due.
+            is_new = await stepper.pause(self.machine.outlook()) and bool(self.inbox)
 
     async def _go_down(self) -> None:
         """
