@@ -201,6 +201,11 @@ WIRING: dict[str, Mistake] = {
         af.DeclarationError,
         r"bare function; decorate it with @af\.task",
     ),
+    "a builder that raises": (
+        build(lambda: {"order": one()}["ordre"]),
+        af.DeclarationError,
+        r"flow 'f' raised KeyError while it was being declared: 'ordre'",
+    ),
     "one name twice": (
         lambda: af.linear("f", one, one).compile(),
         af.DuplicateName,
