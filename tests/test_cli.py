@@ -290,6 +290,7 @@ def test_every_command_explains_itself(folder: Path, command: list[str]) -> None
         (["run", "flows:nothing"], "'flows:nothing' is a int, not a flow or task; name one that is"),
         (["run", "flows:simple"], "flow 'simple' needs input 'n', which nothing in it provides"),
         (["run", "flows:simple", "-i", "n"], "-i 'n' is not of the form name=value"),
+        (["run", "flows:simple", "-i", "n=7x"], "-i 'n=7x' is text, and input 'n' of flow 'simple' is annotated int"),
         (["run", "flows:simple", "-i", "n=1", "-i", "n=2"], "input 'n' is given twice"),
         (["run", "flows:simple", "-i", "n=1", "--durability", "safe"], "durability='safe' is not one of"),
         (["check", "flows:typo"], "flow 'typo' raised NameError while it was being declared: name 'duoble' is not"),
