@@ -21,6 +21,7 @@ from asyncflow.executors.loop import LoopExecutor
 from asyncflow.executors.thread import ThreadExecutor
 from asyncflow.graph import record as recorded
 from asyncflow.graph.flow import Flow
+from asyncflow.graph.pattern import as_flow
 from asyncflow.ids import check_run_id
 from asyncflow.interfaces import Clock, Observer, RunInfo, Store
 from asyncflow.launch import OBSERVERS_MAY_TAKE, Launcher
@@ -276,7 +277,7 @@ class Engine:
 
         Raises:
             RunNotFound: The journal has no such run.
-            RunBusy: A living engine owns it.
+            RunBusy: A living engine owns it; if that is this one, a run of :meth:`running` can be awaited instead.
             PlanChanged: The flow has changed in a way that what has been done does not fit.
             CorruptRecord: The journal is damaged.
             RunFailed, RunCancelled, RunSuspended: As :meth:`run` does.
@@ -469,6 +470,13 @@ class Engine:
     ) -> Coroutine[Any, Any, Run[Any]]:
         self._check_open()
         level = self._durability if durability is None else _one_of("durability", durability, DURABILITY)
+        if inputs is not None and not isinstance(inputs, Mapping):
+            whole = as_flow(flow)
+            wanted = ", ".join(f"{name!r}: ..." for name in whole.inputs)
+            raise InputError(
+                f"the inputs of flow {whole.name!r} are {inputs!r:.80}, which has no names; "
+                f"pass {{{wanted}}} to the run"
+            )
         return self._launcher.start(
             flow,
             {} if inputs is None else inputs,

@@ -62,15 +62,24 @@ async def order_and_wait(request: Request) -> Response:
         answer.cancel()  # suspends the run, which stays resumable
         await asyncio.wait([answer])
         return Response(status_code=499)
+    if error := answer.exception():
+        return JSONResponse({"error": str(error)}, status_code=500)
     return JSONResponse({"result": answer.result()})
 
 
 async def run_or_resume(engine: af.Engine, order: int) -> str:
     run_id = f"order-{order}"  # the order's own number: asking twice does not do it twice
-    try:
-        return await engine.run(fulfil, {"order": order}, run_id=run_id)
-    except af.RunExists:
-        return await engine.resume(run_id, fulfil)
+    while True:
+        with contextlib.suppress(af.RunExists):
+            return await engine.run(fulfil, {"order": order}, run_id=run_id)
+        with contextlib.suppress(af.RunBusy):
+            return await engine.resume(run_id, fulfil)
+        # Another request has it: wait for the same run. It is suspended when that client goes away; then go on with it.
+        with contextlib.suppress(af.RunSuspended):
+            for run in engine.running():
+                if run.run_id == run_id:
+                    return await run
+        await asyncio.sleep(0.05)  # it is about to begin, or another process has it
 
 
 async def client_gone(request: Request) -> None:
@@ -89,10 +98,11 @@ async def order_and_leave(request: Request) -> Response:
 
 async def look(request: Request) -> Response:
     wanted = f"order-{request.path_params['order']}"
-    found = [info for info in await request.app.state.engine.runs() if info.run_id == wanted]
-    if not found:
-        return JSONResponse({"error": f"no run {wanted!r}"}, status_code=404)
-    return JSONResponse({"run": wanted, "state": found[0].state.value})
+    try:
+        report = await request.app.state.engine.inspect(wanted)
+    except af.RunNotFound as missing:
+        return JSONResponse({"error": str(missing)}, status_code=404)
+    return JSONResponse({"run": wanted, "state": report.state.value})
 
 
 app = Starlette(

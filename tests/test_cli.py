@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -195,6 +197,12 @@ def test_a_flow_is_drawn_and_checked(folder: Path) -> None:
     assert not (folder / "asyncflow.db").exists()
 
 
+def test_a_list_has_at_least_one_line(folder: Path) -> None:
+    """SQLite takes a limit below zero for none at all."""
+    code, out, err = call(folder, "ls", "--limit", "-3")
+    assert (code, out) == (2, "") and "--limit" in err
+
+
 def test_check_tells_what_a_run_needs_from_what_it_takes(folder: Path) -> None:
     """Who has to give an input that has a default gives one that nobody wanted."""
     code, out, _ = call(folder, "check", "flows:sized")
@@ -243,6 +251,28 @@ def test_what_lies_beside_a_file_can_be_imported(folder: Path) -> None:
     assert call(folder, "resume", "r", "--quiet")[:2] == (0, "7\n")
 
 
+def test_the_readme_s_commands_work_as_they_are_written(folder: Path) -> None:
+    """They are typed one after the other, and each names the run that the first one made."""
+    shutil.copytree(PROJECT / "examples", folder / "examples")
+    section = (PROJECT / "README.md").read_text(encoding="utf-8").partition("\n## Command line\n")[2]
+    lines = section.partition("```sh\n")[2].partition("```")[0].splitlines()
+    said = {}
+    for line in lines:
+        program, *arguments = shlex.split(line, comments=True)
+        assert program == "asyncflow"
+        said[arguments[0]] = call(folder, *arguments)
+    assert {command: code for command, (code, _, _) in said.items()} == {
+        "run": 1,
+        "ls": 0,
+        "show": 0,
+        "resume": 1,
+        "graph": 0,
+    }
+    assert "saga-7" in said["ls"][1] and "REVERTED" in said["ls"][1]
+    assert "the warehouse is on fire" in said["show"][1] and "the warehouse is on fire" in said["resume"][2]
+    assert "flowchart" in said["graph"][1]
+
+
 @pytest.mark.parametrize("command", [[], ["run"], ["resume"], ["ls"], ["show"], ["graph"], ["check"], ["cancel"]])
 def test_every_command_explains_itself(folder: Path, command: list[str]) -> None:
     """Help is where people learn what there is."""
@@ -260,6 +290,7 @@ def test_every_command_explains_itself(folder: Path, command: list[str]) -> None
         (["run", "flows:nothing"], "'flows:nothing' is a int, not a flow or task; name one that is"),
         (["run", "flows:simple"], "flow 'simple' needs input 'n', which nothing in it provides"),
         (["run", "flows:simple", "-i", "n"], "-i 'n' is not of the form name=value"),
+        (["run", "flows:simple", "-i", "n=7x"], "-i 'n=7x' is text, and input 'n' of flow 'simple' is annotated int"),
         (["run", "flows:simple", "-i", "n=1", "-i", "n=2"], "input 'n' is given twice"),
         (["run", "flows:simple", "-i", "n=1", "--durability", "safe"], "durability='safe' is not one of"),
         (["check", "flows:typo"], "flow 'typo' raised NameError while it was being declared: name 'duoble' is not"),

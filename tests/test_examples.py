@@ -1,9 +1,14 @@
-"""Every example, run as its reader would run it. Not run by default; ``pytest -m examples`` does."""
+"""
+Every example and the README's code, run as their reader would run them.
+
+The examples are not run by default; ``pytest -m examples`` does.
+"""
 
 from __future__ import annotations
 
 import doctest
 import os
+import re
 import subprocess
 import sys
 from itertools import takewhile
@@ -49,6 +54,26 @@ def test_an_example_prints_what_it_says(example: Path, tmp_path: Path) -> None:
     stated = stated_output(example.read_text(encoding="utf-8"))
     if stated is not None:
         assert agrees(stated, done.stdout), f"stated:\n{stated}\nprinted:\n{done.stdout}"
+
+
+def test_the_readme_s_code_runs_as_it_is_written(tmp_path: Path) -> None:
+    """It is the first code that anyone copies. Its blocks go on from each other and say in comments what they print."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    (tmp_path / "readme.py").write_text("\n".join(blocks), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "readme.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    stated = re.findall(r"  # prints: (.*)", "\n".join(blocks))
+    assert stated and done.stdout.splitlines() == stated
 
 
 def test_the_stated_output_is_read_from_the_source() -> None:

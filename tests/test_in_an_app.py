@@ -106,6 +106,64 @@ def test_a_client_that_goes_away_loses_nothing(example: ModuleType) -> None:
     asyncio.run(main())
 
 
+def test_requests_for_one_order_share_its_run(example: ModuleType) -> None:
+    """An impatient customer clicks twice; the second request must neither fail nor send a second parcel."""
+
+    async def main() -> None:
+        answered = (200, {"result": "parcel 7 is on its way"})
+        async with serving(example.app):
+            twice = (call(example.app, "POST", "/orders/7") for _ in range(3))
+            assert await asyncio.gather(*twice) == [answered] * 3
+            assert (await call(example.app, "POST", "/orders/8/start"))[0] == 202
+            assert await call(example.app, "POST", "/orders/8") == (200, {"result": "parcel 8 is on its way"})
+
+    asyncio.run(main())
+
+
+def test_a_request_goes_on_when_the_one_it_joined_goes_away(example: ModuleType) -> None:
+    """The run is suspended with the client that it was begun for, while another still waits for it."""
+
+    async def main() -> None:
+        packing, joining, leaves = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        patient = example.pack.fn
+
+        async def pack(order: int) -> str:
+            example.pack.body = patient
+            packing.set()
+            await asyncio.Event().wait()
+            return "never"
+
+        async with serving(example.app):
+            example.pack.body = pack
+            first = asyncio.create_task(call(example.app, "POST", "/orders/7", leaves))
+            await packing.wait()
+            engine = example.app.state.engine
+            running = engine.running
+            engine.running = lambda: joining.set() or running()
+            second = asyncio.create_task(call(example.app, "POST", "/orders/7"))
+            await joining.wait()
+            leaves.set()
+            assert (await first)[0] == 499
+            assert await second == (200, {"result": "parcel 7 is on its way"})
+
+    asyncio.run(main())
+
+
+def test_a_failed_run_is_answered(example: ModuleType) -> None:
+    """The client is told which order failed and where, not that the server broke."""
+
+    async def main() -> None:
+        async def pack(order: int) -> str:
+            raise ValueError("no box")
+
+        example.pack.body = pack
+        async with serving(example.app):
+            status, said = await call(example.app, "POST", "/orders/7")
+            assert status == 500 and "run 'order-7' failed in 'pack'" in said["error"]
+
+    asyncio.run(main())
+
+
 def test_a_shutdown_suspends_and_the_next_start_recovers(example: ModuleType) -> None:
     """A deployment in the middle of a run must cost nothing but time."""
 

@@ -109,6 +109,19 @@ def resume(run_id: str, path: Path, flow: Any = None) -> Any:
     return asyncio.run(main())
 
 
+def twice_at_once(path: Path | None) -> None:
+    @af.task
+    async def waits() -> None:
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        async with af.Engine(path, grace=0.0) as engine:
+            await engine.start(waits, run_id="r")
+            await engine.resume("r", waits)
+
+    asyncio.run(main())
+
+
 def build(body: Callable[[], Any]) -> Callable[[], Any]:
     """Return what compiles *body* as a builder called ``f``."""
     return lambda: af.flow(name="f")(body).compile()
@@ -188,6 +201,11 @@ WIRING: dict[str, Mistake] = {
         af.DeclarationError,
         r"bare function; decorate it with @af\.task",
     ),
+    "a builder that raises": (
+        build(lambda: {"order": one()}["ordre"]),
+        af.DeclarationError,
+        r"flow 'f' raised KeyError while it was being declared: 'ordre'",
+    ),
     "one name twice": (
         lambda: af.linear("f", one, one).compile(),
         af.DuplicateName,
@@ -255,6 +273,16 @@ STARTING: dict[str, Mistake] = {
         lambda: run(af.linear("f", fetch, parse), {"url": "x", "ulr": 1}),
         af.InputError,
         r"input 'ulr' \(did you mean 'url'\?\)",
+    ),
+    "an input without a name": (
+        lambda: run(inc, 5),  # type: ignore[arg-type]
+        af.InputError,
+        r"the inputs of flow 'inc' are 5, which has no names; pass \{'x': \.\.\.\} to the run",
+    ),
+    "resuming what runs": (
+        lambda: twice_at_once(None),
+        af.RunBusy,
+        r"run 'r' is already running in this engine; await it: engine\.running\(\) has it",
     ),
     "an empty run id": (lambda: run(one, run_id=""), af.InputError, r"run id '' is unusable; give 1 to 200"),
     "a run id of control characters": (lambda: run(one, run_id="a\nb"), af.InputError, r"printable characters"),
@@ -397,6 +425,11 @@ FILES: dict[str, tuple[Callable[[Path], Any], type[BaseException], str]] = {
         lambda place: (run(one, path=place), resume("nope", place)),
         af.RunNotFound,
         r"no run 'nope' in .*; see what there is with 'asyncflow ls",
+    ),
+    "resuming what runs, with a journal": (
+        twice_at_once,
+        af.RunBusy,
+        r"run 'r' is already running in this engine; await it: engine\.running\(\) has it",
     ),
     "a run that exists": (
         lambda place: (run(one, run_id="r", path=place), run(one, run_id="r", path=place)),

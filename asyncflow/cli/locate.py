@@ -31,7 +31,7 @@ def parse_inputs(flow: af.Flow[..., Any], given: Iterable[str]) -> dict[str, Any
     A value is JSON where it can be read as JSON and text otherwise; an input annotated ``str`` is always text.
 
     Raises:
-        af.InputError: One is not of that form, or is given twice.
+        af.InputError: One is not of that form, is given twice, or is text where the flow takes a number.
     """
     inputs: dict[str, Any] = {}
     for item in given:
@@ -40,7 +40,13 @@ def parse_inputs(flow: af.Flow[..., Any], given: Iterable[str]) -> dict[str, Any
             raise af.InputError(f"-i {item!r} is not of the form name=value")
         if name in inputs:
             raise af.InputError(f"input {name!r} is given twice")
-        inputs[name] = text if flow.inputs.get(name) is str else _value(text)
+        annotation = flow.inputs.get(name)
+        inputs[name] = text if annotation is str else _value(text)
+        if annotation in (int, float, bool) and isinstance(inputs[name], str):
+            raise af.InputError(
+                f"-i {item!r} is text, and input {name!r} of flow {flow.name!r} is annotated {annotation.__name__}; "
+                f"write {'true or false' if annotation is bool else 'a number'}"
+            )
     return inputs
 
 

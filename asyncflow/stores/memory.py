@@ -128,7 +128,7 @@ class MemoryStore:
         shelf = self._shelf(run_id)
         if shelf.owner is not None:
             raise RunBusy(
-                f"run {run_id!r} is already running in this engine; wait for it instead",
+                f"run {run_id!r} is already running in this engine; await it: engine.running() has it",
                 run_id=run_id,
                 owner="this engine",
             )

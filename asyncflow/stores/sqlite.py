@@ -296,7 +296,7 @@ class SqliteStore:
     def _busy(self, run_id: str, owner: int, host: str | None, pid: int | None) -> RunBusy:
         if owner == self._owner:
             return RunBusy(
-                f"run {run_id!r} is already running in this engine; wait for it instead",
+                f"run {run_id!r} is already running in this engine; await it: engine.running() has it",
                 run_id=run_id,
                 owner="this engine",
             )
