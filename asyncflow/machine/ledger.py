@@ -200,17 +200,35 @@ class Ledger:
             if (state == RUNNING and task not in ended) or (state == REVERTING and task in reverting)
         ]
 
-    def wants(self, task: int, *, is_revert: bool = False) -> bool:
-        """Whether a start of *task* that was handed out, or a revert, is still to be done."""
+    def wants(self, task: int, attempt: int = 0, *, is_revert: bool = False) -> bool:
+        """
+        Whether a start of *task* that was handed out, or a revert, is still to be done.
+
+        Whoever waited for a permit names the *attempt* too: since then the flow may have run again, or another order
+        may have handed out the same revert.
+        """
         if self.suspend_reason is not None or self.is_suspended:
             return False
-        state = self.states[task]
         if not is_revert:
-            return self.phase is RunState.RUNNING and state in (PENDING, WAITING) and not self.is_halted(task)
+            if not self._may_start(task) or attempt not in (0, self.attempts[task] + 1):
+                return False
+            return not self.plan.guards or bool(self.started[task] or self._verdict(task))
         return (
             not self.phase.is_ended
             and self._undoing_of(task) is not None
-            and (state in UNDOABLE or state in (REVERTING, REVERT_FAILED))
+            and task not in self.reverting
+            and task not in self._ended
+            and attempt in (0, self.revert_attempts.get(task, 0) + 1)
+            and (self.states[task] in UNDOABLE or self.states[task] in (REVERTING, REVERT_FAILED))
+        )
+
+    def _may_start(self, task: int) -> bool:
+        return (
+            self.phase is RunState.RUNNING
+            and self.states[task] in (PENDING, WAITING)
+            and not self._waiting_for[task]
+            and task not in self._to_skip
+            and not self.is_halted(task)
         )
 
     def is_halted(self, task: int) -> bool:
@@ -235,7 +253,9 @@ class Ledger:
         node = self.plan.guards[guard].node
         if self.phase is not RunState.RUNNING or guard in self.answers or self._waiting_for[node]:
             return False
-        return node >= self.plan.size or self.wants(node)
+        if self.suspend_reason is not None or self.is_suspended:
+            return node >= self.plan.size
+        return node >= self.plan.size or self._may_start(node)
 
     def present_attempt(self, scope: int) -> tuple[Any, dict[str, Failure]]:
         """Return what the controller of *scope* gave for this attempt, and path to failure of what failed in it."""

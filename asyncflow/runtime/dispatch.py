@@ -157,7 +157,7 @@ class Dispatcher:
             self._begin_revert(command.task, command.attempt, None)
 
     def _ask(self, task: int, attempt: int, *, is_revert: bool = False) -> None:
-        if not self._machine.wants(task, is_revert=is_revert):
+        if not self._machine.wants(task, attempt, is_revert=is_revert):
             return
         lingering = self.actors.get(task)
         pools = self._pools_of(task, is_revert)
@@ -173,7 +173,7 @@ class Dispatcher:
         permits.ask(Claim(self, task, attempt, place, pools, is_revert))
 
     def _use(self, claim: Claim) -> None:
-        if self._machine.wants(claim.task, is_revert=claim.is_revert):
+        if self._machine.wants(claim.task, claim.attempt, is_revert=claim.is_revert):
             self._proceed(claim.task, claim.attempt, claim, claim.is_revert)
         else:
             self.released.append(claim)
@@ -384,7 +384,7 @@ class Dispatcher:
         self._desk.note(go_on)
 
     def _loaded(self, task: int, attempt: int, claim: Claim | None, is_revert: bool) -> None:
-        if self._machine.wants(task, is_revert=is_revert):
+        if self._machine.wants(task, attempt, is_revert=is_revert):
             self._proceed(task, attempt, claim, is_revert)
         elif claim is not None:
             self.released.append(claim)
