@@ -254,7 +254,7 @@ class Ledger:
         if self.phase is not RunState.RUNNING or guard in self.answers or self._waiting_for[node]:
             return False
         if self.suspend_reason is not None or self.is_suspended:
-            return node >= self.plan.size
+            return False
         return node >= self.plan.size or self._may_start(node)
 
     def present_attempt(self, scope: int) -> tuple[Any, dict[str, Failure]]:

@@ -1,0 +1,55 @@
+"""What was handed out and waited for a permit while the world around it changed."""
+
+from __future__ import annotations
+
+from asyncflow import messages as m
+from asyncflow.graph.controller import Times
+from asyncflow.graph.pattern import linear, unordered
+from asyncflow.machine.run import RunMachine
+from tests.machine.flows import PLAN, failure, task
+
+
+def begun(flow: object) -> RunMachine:
+    machine = RunMachine(flow.compile())  # type: ignore[attr-defined]
+    machine.apply(m.RunStarted("run", "f", PLAN, {}))
+    return machine
+
+
+def test_a_start_that_waited_while_its_flow_began_again_waits_for_what_comes_before_it() -> None:
+    """The line for a permit may be long; by its end the controller has to run again first."""
+    machine = begun(unordered("f", task("a"), task("b"), retry=Times(2)))
+    ruler, a, b = 0, 1, 2
+    machine.apply(m.AttemptStarted(ruler, 1))
+    machine.apply(m.AttemptSucceeded(ruler, 1))
+    assert m.Start(b, 1) in machine.due()
+    machine.apply(m.AttemptStarted(a, 1))
+    machine.apply(m.AttemptFailed(a, failure(), retriable=False))
+    assert machine.due() == [m.GiveUp(a)]
+    machine.apply(m.TaskFailed(a))
+    machine.apply(m.ControllerAnswered(0, "retry"))
+    machine.apply(m.RevertStarted(a, 1))
+    machine.apply(m.RevertSucceeded(a, None))
+    over = next(command for command in machine.due() if isinstance(command, m.StartOver))
+    machine.apply(m.FlowStartedOver(0, over.tasks))
+    assert not machine.wants(b, 1), "the controller comes first"
+    machine.apply(m.AttemptStarted(ruler, 1))
+    machine.apply(m.AttemptSucceeded(ruler, 2))
+    assert machine.wants(b, 1)
+
+
+def test_a_revert_that_was_handed_out_twice_is_wanted_once() -> None:
+    """The flow was being undone to run again when the run turned round, which undoes it too."""
+    machine = begun(linear("f", task("a"), task("b"), retry=Times(2)))
+    for number in (0, 1, 2):
+        machine.apply(m.AttemptStarted(number, 1))
+        machine.apply(m.AttemptSucceeded(number, 1) if number < 2 else m.AttemptFailed(2, failure(), retriable=False))
+    assert machine.due() == [m.GiveUp(2)]
+    machine.apply(m.TaskFailed(2))
+    machine.apply(m.ControllerAnswered(0, "retry"))
+    assert machine.due() == [m.Revert(2, 1)]
+    machine.apply(m.CancelRequested("enough"))
+    assert m.Revert(2, 1) in machine.due()
+    machine.apply(m.RevertStarted(2, 1))
+    assert not machine.wants(2, 1, is_revert=True), "the other one began"
+    machine.apply(m.RevertFailed(2, failure(), retriable=True))
+    assert not machine.wants(2, 1, is_revert=True)
