@@ -222,6 +222,8 @@ class Stage:
 
     def _begin(self) -> None:
         """Begin what was handed out: all of it, or the first of it if nothing is under way."""
+        # In the order in which permits are granted: reverts first, then by place in line.
+        self._starts.sort(key=self._place)
         while self._starts and (self.is_wide or not self._flying):
             command = self._starts.pop(0)
             task, is_revert = command.task, isinstance(command, m.Revert)
@@ -239,6 +241,11 @@ class Stage:
                 continue
             self.tell(m.AttemptStarted(task, command.attempt))
             self._flying[task] = False
+
+    def _place(self, command: m.Start | m.Revert) -> tuple[int, int]:
+        if isinstance(command, m.Revert):
+            return (0, -self.machine.started[command.task])
+        return (1, command.task if self.plan.ranks is None else self.plan.ranks[command.task])
 
     def _next(self) -> int:
         flying = list(self._flying)
