@@ -173,18 +173,21 @@ def render(facts: dict[str, Facts], circles: list[list[str]]) -> str:
     return "\n".join(rows) + "\n"
 
 
-def survey(folder: Path, out: Path, effects: str | None = None) -> af.Flow[[], str]:
+@af.factory  # so that `asyncflow resume survey-...` can make the flow again, from these arguments
+def survey(folder: str, out: str, effects: str | None = None) -> af.Flow[[], str]:
     """Return the flow that surveys *folder* and writes into *out*: its shape depends on what is in the folder."""
+
+    packages_of = find_packages(Path(folder))
 
     @af.flow
     def packages() -> dict[str, Facts]:
-        return {name: analyse.named(name)(name, str(path), effects) for name, path in find_packages(folder).items()}
+        return {name: analyse.named(name)(name, str(path), effects) for name, path in packages_of.items()}
 
     @af.flow(name="library-report")
     def report() -> str:
         facts = packages()
         graph = import_graph(facts)
-        return write_report(facts, graph, find_circles(graph), str(out))
+        return write_report(facts, graph, find_circles(graph), out)
 
     return report
 
@@ -192,7 +195,7 @@ def survey(folder: Path, out: Path, effects: str | None = None) -> af.Flow[[], s
 async def main(folder: Path, out: Path, effects: str | None = None, quiet: bool = False) -> str:
     """Run the survey, or go on with it where an earlier process was stopped, and return the table."""
     out.mkdir(parents=True, exist_ok=True)
-    flow, run_id = survey(folder, out, effects), f"survey-{folder.name}"
+    flow, run_id = survey(str(folder), str(out.resolve()), effects), f"survey-{folder.name}"
     observers = [] if quiet else [Console()]
     async with af.Engine(out / "runs.db", durability="process", observers=observers) as engine:
         try:
