@@ -6,11 +6,12 @@ from array import array
 from typing import Any
 
 from asyncflow.graph.plan import Plan
+from asyncflow.machine.choices import Choices
 from asyncflow.machine.control import Control, ControlPhase
-from asyncflow.machine.ledger import NO_VALUE, Ledger
+from asyncflow.machine.ledger import NO_VALUE
 
 
-class Adoption(Ledger):
+class Adoption(Choices):
     """The part of a run's machine that changes its plan."""
 
     __slots__ = ()
@@ -33,6 +34,7 @@ class Adoption(Ledger):
         self.plan = plan
         self._move(moved)
         self._move_flows(old)
+        self._to_skip = self._marked()
         self._recount()
 
     def _move(self, moved: dict[int, int]) -> None:
@@ -52,7 +54,6 @@ class Adoption(Ledger):
         ):  # fmt: skip
             table: dict[int, Any] = getattr(self, name)
             setattr(self, name, {moved[task]: entry for task, entry in table.items() if task in moved})
-        self._to_skip = {moved[task]: None for task in self._to_skip if task in moved}
         # A flow keeps its deadline only where its name and place are unchanged; one that is not known starts afresh.
         self.scope_deadlines = {}
 

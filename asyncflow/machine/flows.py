@@ -8,8 +8,6 @@ from __future__ import annotations
 from asyncflow import messages as m
 from asyncflow.errors import IllegalTransition
 from asyncflow.graph.plan import ROOT
-from asyncflow.graph.policy import DEPTHS
-from asyncflow.graph.reach import reach
 from asyncflow.machine.adoption import Adoption
 from asyncflow.machine.control import Control, ControlPhase
 from asyncflow.machine.ledger import (
@@ -69,7 +67,7 @@ class Flows(Adoption):
         self._ready = [task for task in self._ready if task not in span]
         self._reverts = [task for task in self._reverts if task not in span]
         self._gates = [gate for gate in self._gates if not self._leads_into(gate, scope)]
-        self._to_skip = {task: None for task in self._to_skip if task not in span}
+        self._skips = [task for task in self._skips if task not in span]
         self._tell_to_stop(span, cancel=self._policy(scope) == "cancel")
         control.busy = self._busy_in(scope)
 
@@ -224,37 +222,11 @@ class Flows(Adoption):
             guard = plan.guards[index]
             if is_within(guard.scope) or (guard.scope < 0 and guard.node in span and guard.node != controller):
                 del self.answers[index]
-        self._to_skip = {task: None for task in self._to_skip if task not in span}
+        if self._to_skip:
+            # What is behind the flow as well: a no in it has skipped nothing there before the flow has ended.
+            self._to_skip = self._marked()
 
     # --- Conditions ---------------------------------------------------------------------------------------------------
-
-    def _admitted(self, ready: list[int], commands: list[m.Command]) -> list[int]:
-        """Return those of *ready* that may start, and ask what is to be asked about the others."""
-        admitted: list[int] = []
-        for task in ready:
-            if task in self._to_skip:
-                continue
-            verdict = True if self.started[task] else self._verdict(task)
-            if verdict:
-                admitted.append(task)
-            elif verdict is None:
-                self._ask(task, commands)
-        return admitted
-
-    def _ask(self, node: int, commands: list[m.Command]) -> None:
-        guards = self.plan.guards
-        for index in self.plan.guards_of(node):
-            sources = guards[index].sources
-            if index not in self.answers and not (sources and all(self.states[task] == SKIPPED for task in sources)):
-                commands.append(m.Evaluate(index))
-
-    def _list_conditions(self, commands: list[m.Command]) -> None:
-        """Ask about the flows whose conditions can be asked, and say what those that were have skipped."""
-        gates, self._gates = self._gates, []
-        for gate in gates:
-            self._ask(gate, commands)
-        skips, self._skips = self._skips, []
-        commands.extend(m.Skip(task) for task in skips if task in self._to_skip)
 
     def _condition_answered(self, event: m.ConditionAnswered) -> None:
         guard, plan = self.plan.guards[event.guard], self.plan
@@ -267,16 +239,25 @@ class Flows(Adoption):
         self.answers[event.guard] = event.answer
         verdict = self._verdict(node)
         if verdict is False:
-            noes = [plan.guards[one] for one in plan.guards_of(node) if self.answers.get(one) is False]
-            widest = max(noes, key=lambda one: DEPTHS.index(one.depth))
-            for task in reach(plan, widest):
-                if self.states[task] == PENDING and not self.started[task] and task not in self._to_skip:
-                    self._to_skip[task] = None
-                    self._skips.append(task)
+            self._mark(node)
         if verdict is not None and node >= plan.size:
             self._settle(node)
         elif verdict:
             self._ready.append(node)
+
+    def _mark(self, node: int) -> None:
+        """Let whatever the noes at *node* reach be skipped, once all before it has settled."""
+        waiting_for, size = self._waiting_for, self.plan.size
+        gates = {guard.node for guard in self.plan.guards if guard.node >= size}
+        asked = [gate for gate in gates if not waiting_for[gate] and self._verdict(gate) is None]
+        for task in self._reached(node):
+            if task not in self._to_skip:
+                self._to_skip[task] = None
+                if not waiting_for[task]:
+                    self._skips.append(task)
+        for gate in asked:
+            if self._verdict(gate) is not None and not self._is_gate_moot(gate):
+                self._settle(gate)
 
     def _condition_raised(self, scope: int, node: int, failure: Failure) -> None:
         if scope >= 0:

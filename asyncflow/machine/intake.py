@@ -63,6 +63,12 @@ class Intake(Flows):
         for task, state in enumerate(self.states):
             if state not in (PENDING, SUCCEEDED, SKIPPED):
                 self._clear(task)
+        if self.undo_scope >= 0:
+            # All of it was undone, so its conditions are asked again as well.
+            for task in self.plan.span(self.undo_scope):
+                if self.states[task] == SKIPPED:
+                    self._clear(task)
+            self._forget_flows(self.undo_scope)
         self.goal, self._undoing, self.undo_scope = None, None, WHOLE_RUN
         self.failures.clear()
         self.late_scopes.clear()
@@ -72,6 +78,7 @@ class Intake(Flows):
             # What has not ended well has a fresh start, also where it had used up its attempts.
             if not self.is_settled(control.scope):
                 control.start_over()
+        self._to_skip = self._marked()
         self._recount()
 
     def _relist(self) -> None:
@@ -81,7 +88,7 @@ class Intake(Flows):
         self._reverts.clear()
         self._cancels.clear()
         self._opening.clear()
-        self._skips = list(self._to_skip)
+        self._skips = [task for task in self._to_skip if not self._waiting_for[task] and not self.is_halted(task)]
         self._undecided = sorted(self._ended)
         size, states = self.plan.size, self.states
         for control in self.controls.values():

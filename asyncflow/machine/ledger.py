@@ -163,8 +163,8 @@ class Ledger:
         self._reverts: list[int] = []
         self._cancels: list[m.Cancel] = []
         self._gates: list[int] = []  # gates that wait for a condition
-        self._to_skip: dict[int, None] = {}  # tasks that a condition has skipped and no event says so yet
-        self._skips: list[int] = []  # those of them that ``due`` has not handed out
+        self._to_skip: dict[int, None] = {}  # what a no reaches, and what is before it has not settled
+        self._skips: list[int] = []  # of them, those that can be, and ``due`` has not said so
         self._opening: set[int] = set()  # scopes whose OpenScope has been handed out
         self._end_due = False
         self._suspend_due = False
@@ -247,15 +247,6 @@ class Ledger:
             and control.phase is ControlPhase.STOPPING
             and not control.busy
         )
-
-    def expects_condition(self, guard: int) -> bool:
-        """Whether a condition is still to be answered."""
-        node = self.plan.guards[guard].node
-        if self.phase is not RunState.RUNNING or guard in self.answers or self._waiting_for[node]:
-            return False
-        if self.suspend_reason is not None or self.is_suspended:
-            return False
-        return node >= self.plan.size or self._may_start(node)
 
     def present_attempt(self, scope: int) -> tuple[Any, dict[str, Failure]]:
         """Return what the controller of *scope* gave for this attempt, and path to failure of what failed in it."""
@@ -454,7 +445,7 @@ class Ledger:
     def _settle(self, node: int) -> None:
         """Count *node* in at everything after it. Gates pass on the way, by a stack and not by recursion."""
         successors, waiting_for, size = self.plan.successors, self._waiting_for, self.plan.size
-        ready, guards = self._ready, self.plan.guards
+        ready, guards, skipped = self._ready, self.plan.guards, self._to_skip
         gates = None
         while True:
             for after in successors[node]:
@@ -462,7 +453,7 @@ class Ledger:
                 waiting_for[after] = left
                 if not left:
                     if after < size:
-                        ready.append(after)
+                        (self._skips if after in skipped else ready).append(after)
                     elif guards and self._verdict(after) is None:
                         self._gates.append(after)
                     elif gates is None:
@@ -482,6 +473,8 @@ class Ledger:
 
     def _verdict(self, node: int) -> bool | None:
         """Return whether *node* may go on, as its conditions say; None while one of them is to be asked."""
+        if node in self._to_skip or (node >= self.plan.size and self._is_passed_over(node)):
+            return False
         verdict = True
         for index in self.plan.guards_of(node):
             guard = self.plan.guards[index]
@@ -491,3 +484,9 @@ class Ledger:
                 return None
             verdict = verdict and self.answers[index]
         return verdict
+
+    def _is_passed_over(self, gate: int) -> bool:
+        """Whether all that is behind a gate that guards a flow is skipped, so that nobody is asked about it."""
+        guards, states = self.plan.guards_of(gate), self.states
+        span = self.plan.span(self.plan.guards[guards[0]].scope) if guards else ()
+        return bool(span) and all(states[task] == SKIPPED or task in self._to_skip for task in span)

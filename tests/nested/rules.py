@@ -102,13 +102,9 @@ class Shape:
         guards = [self.plan.guards[index] for index in noes]
         depth = max((guard.depth for guard in guards), key=DEPTHS.index)
         scope = max(guard.scope for guard in guards)
-        found = {node}
-        if scope >= 0:
-            found |= self.span[scope]
-            if self.plan.scopes[scope].end >= 0:
-                found.add(self.plan.scopes[scope].end)
+        found = self._whole({node} | (self.span[scope] if scope >= 0 else set()))
         if depth == "neighbours":
-            found |= self._next(found)
+            found = self._whole(found | self._next(found))
         elif depth in ("flow", "all"):
             found |= {behind for one in found for behind in self.all_after[one]}
             if depth == "flow":
@@ -120,8 +116,17 @@ class Shape:
                 for one in range(len(self.after))
                 if one not in found and one not in self.tolerant and self.before[one] and self.before[one] <= found
             }:
-                found |= more
+                found = self._whole(found | more)
         return {one for one in found if one < self.size}
+
+    def _whole(self, nodes: set[int]) -> set[int]:
+        """Return *nodes*, and all of each flow whose controller is among them, with its end."""
+        found = set(nodes)
+        for index, scope in enumerate(self.plan.scopes):
+            if scope.controller in nodes:
+                found |= self.span[index] | {scope.end}
+                found |= {one for one in self.all_after[scope.controller] if scope.end in self.all_after[one]}
+        return found
 
     def _next(self, nodes: set[int]) -> set[int]:
         found: set[int] = set()
@@ -157,6 +162,7 @@ class Rules:
         self.phases = {s: "going" for s, scope in enumerate(plan.scopes) if scope.controller >= 0}
         self.asked: dict[int, int] = dict.fromkeys(self.phases, 0)
         self.answers: dict[int, bool] = {}
+        self.raised: set[int] = set()
         self.flow_failures: set[int] = set()
         self._to_lose: set[int] = set()
 
@@ -173,7 +179,7 @@ class Rules:
         found: set[int] = set()
         for node, guards in self.shape.guards.items():
             noes = [index for index in guards if self.answers.get(index) is False]
-            if noes:
+            if noes and all(index in self.answers or self._abstains(index) for index in guards):
                 found |= self.shape.reach(node, noes)
         return found
 
@@ -236,16 +242,19 @@ class Rules:
         self._to_lose = {task for task, life in enumerate(self.lives) if life.is_performing}
 
     def _run_what_failed(self) -> None:
+        if self.only is not None and self.only >= 0:
+            for task in self.shape.span[self.only]:
+                self.lives[task].state = "PENDING"
+            self._forget_answers(self.only)
         self.is_undoing, self.goal, self.only, self.was_ordered = False, "", None, False
         for life in self.lives:
             if life.state not in ("PENDING", "SUCCEEDED", "SKIPPED"):
-                life.state, life.has_started, life.attempt = "PENDING", False, 0
+                life.state = "PENDING"
+            if life.state == "PENDING":
+                life.has_started, life.attempt = False, 0
             life.has_failed = False
         self.flow_failures.clear()
-        for index, guard in enumerate(self.plan.guards):
-            guarded = self.shape.span[guard.scope] if guard.scope >= 0 else {guard.node}
-            if all(self.lives[task].state not in SETTLED for task in guarded):
-                self.answers.pop(index, None)
+        self.raised.clear()
         for scope in self.phases:
             self.phases[scope], self.asked[scope] = "going", 0
 
@@ -355,9 +364,13 @@ class Rules:
             if scope in self.shape._around(inner):
                 self.phases[inner], self.asked[inner] = "going", 0
         self.flow_failures = {one for one in self.flow_failures if scope not in self.shape._around(one)}
-        inside = [index for index in self.answers if scope in self.shape._around(self.shape.scope_of_guard(index))]
-        for index in inside:
-            del self.answers[index]
+        self._forget_answers(scope)
+
+    def _forget_answers(self, scope: int) -> None:
+        for index in range(len(self.plan.guards)):
+            if scope in self.shape._around(self.shape.scope_of_guard(index)):
+                self.answers.pop(index, None)
+                self.raised.discard(index)
 
     def _halted_outside(self, scope: int) -> bool:
         return any(self.phases.get(one, "going") != "going" for one in self.shape._around(scope)[1:])
@@ -431,14 +444,14 @@ class Rules:
         before = {one for one in range(self.shape.size) if guard.node in self.shape.all_after[one]}
         missing = [self.lives[one].path for one in before if self.lives[one].state not in SETTLED]
         assert not missing, f"it is asked before {missing}"
-        assert event.guard not in self.answers, "it was asked before"
+        assert event.guard not in self.answers and event.guard not in self.raised, "it was asked before"
         assert not self._abstains(event.guard), "nothing in front of its link ran"
         guarded = self.shape.span[guard.scope] if guard.scope >= 0 else {guard.node}
         assert not (guarded and guarded <= self.skipped()), "what it guards is skipped anyhow"
         if event.failure is None:
             self.answers[event.guard] = event.answer
             return
-        self.answers[event.guard] = True
+        self.raised.add(event.guard)
         if guard.scope < 0:
             life = self.lives[guard.node]
             assert life.state == "PENDING"

@@ -38,3 +38,17 @@ def test_what_controllers_let_happen_in_many_worlds_is_what_the_rules_allow(thou
     """The same with more seeds and more tasks."""
     for seed in range(thousand * 1_000, (thousand + 1) * 1_000):
         wander(seed, 25, asks=0.0)
+
+
+def test_what_conditions_let_happen_is_what_the_rules_allow() -> None:
+    """Conditions of every depth on tasks, flows and links besides, which say yes and no, or raise."""
+    for seed in range(700):
+        wander(seed, 12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("thousand", range(30))
+def test_what_conditions_let_happen_in_many_worlds_is_what_the_rules_allow(thousand: int) -> None:
+    """The same with more seeds and more tasks."""
+    for seed in range(thousand * 1_000, (thousand + 1) * 1_000):
+        wander(seed, 25)

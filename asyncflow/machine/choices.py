@@ -1,0 +1,67 @@
+"""What conditions let pass and what they skip, as far as it follows from the answers alone."""
+
+from __future__ import annotations
+
+from asyncflow import messages as m
+from asyncflow.graph.policy import DEPTHS
+from asyncflow.graph.reach import reach
+from asyncflow.machine.ledger import PENDING, SKIPPED, Ledger
+from asyncflow.states import RunState
+
+
+class Choices(Ledger):
+    """The part of a run's machine that knows which conditions are to be asked, and what their noes reach."""
+
+    __slots__ = ()
+
+    def expects_condition(self, guard: int) -> bool:
+        """Whether a condition is still to be answered."""
+        node = self.plan.guards[guard].node
+        if self.phase is not RunState.RUNNING or guard in self.answers or self._waiting_for[node]:
+            return False
+        if self.suspend_reason is not None or self.is_suspended or self._verdict(node) is not None:
+            return False
+        return node >= self.plan.size or self._may_start(node)
+
+    def _admitted(self, ready: list[int], commands: list[m.Command]) -> list[int]:
+        """Return those of *ready* that may start, and ask what is to be asked about the others."""
+        admitted: list[int] = []
+        for task in ready:
+            if task in self._to_skip:
+                continue
+            verdict = True if self.started[task] else self._verdict(task)
+            if verdict:
+                admitted.append(task)
+            elif verdict is None:
+                self._ask(task, commands)
+        return admitted
+
+    def _ask(self, node: int, commands: list[m.Command]) -> None:
+        guards = self.plan.guards
+        for index in self.plan.guards_of(node):
+            sources = guards[index].sources
+            if index not in self.answers and not (sources and all(self.states[task] == SKIPPED for task in sources)):
+                commands.append(m.Evaluate(index))
+
+    def _list_conditions(self, commands: list[m.Command]) -> None:
+        """Say what is skipped; once that is said, ask about the flows whose conditions can be asked."""
+        if self._skips:
+            skips, self._skips = self._skips, []
+            commands.extend(m.Skip(task) for task in skips if task in self._to_skip)
+            return
+        gates, self._gates = self._gates, []
+        for gate in gates:
+            if self._verdict(gate) is None:
+                self._ask(gate, commands)
+
+    def _reached(self, node: int) -> list[int]:
+        """Return what the noes at *node* reach, the widest of them, and is still to be skipped."""
+        plan, states = self.plan, self.states
+        noes = [plan.guards[one] for one in plan.guards_of(node) if self.answers.get(one) is False]
+        widest = max(noes, key=lambda one: DEPTHS.index(one.depth))
+        return [task for task in reach(plan, widest) if states[task] == PENDING and not self.started[task]]
+
+    def _marked(self) -> dict[int, None]:
+        """Return what the noes of all conditions that were answered reach, and is still to be skipped."""
+        nodes = dict.fromkeys(self.plan.guards[index].node for index, answer in self.answers.items() if not answer)
+        return {task: None for node in nodes for task in self._reached(node)}
