@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -526,4 +527,4 @@ def test_a_backoff_waits_between_attempts() -> None:
 
     flow = af.linear("f", shaky, retry=af.Times(3, backoff=af.Fixed(0.02)))
     play(None, lambda engine: engine.run(flow))
-    assert all(later - earlier >= 0.015 for earlier, later in zip(times, times[1:], strict=False))
+    assert all(later - earlier >= 0.015 for earlier, later in itertools.pairwise(times))
