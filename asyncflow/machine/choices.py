@@ -21,7 +21,15 @@ class Choices(Ledger):
             return False
         if self.suspend_reason is not None or self.is_suspended or self._verdict(node) is not None:
             return False
-        return node >= self.plan.size or self._may_start(node)
+        return self._may_start(node) if node < self.plan.size else not self._is_gate_moot(node)
+
+    def _is_gate_moot(self, gate: int) -> bool:
+        """Whether the flow behind a gate that has not passed is skipped, or falls still with one around it."""
+        guard = self.plan.guards[self.plan.guards_of(gate)[0]]
+        parent = self.plan.scopes[guard.scope].parent
+        if parent >= 0 and not self._halts.isdisjoint(self.plan.enclosing(parent)):
+            return True
+        return guard.scope in self.scope_failures
 
     def _admitted(self, ready: list[int], commands: list[m.Command]) -> list[int]:
         """Return those of *ready* that may start, and ask what is to be asked about the others."""
@@ -45,9 +53,9 @@ class Choices(Ledger):
 
     def _list_conditions(self, commands: list[m.Command]) -> None:
         """Say what is skipped; once that is said, ask about the flows whose conditions can be asked."""
-        if self._skips:
-            skips, self._skips = self._skips, []
-            commands.extend(m.Skip(task) for task in skips if task in self._to_skip)
+        skips, self._skips = self._skips, []
+        commands.extend(m.Skip(task) for task in skips if task in self._to_skip)
+        if commands:
             return
         gates, self._gates = self._gates, []
         for gate in gates:

@@ -75,14 +75,6 @@ class Flows(Adoption):
         guard = self.plan.guards[self.plan.guards_of(gate)[0]]
         return scope in self.plan.enclosing(guard.scope)
 
-    def _is_gate_moot(self, gate: int) -> bool:
-        """Whether the flow behind a gate that has not passed is skipped, or falls still with one around it."""
-        guard = self.plan.guards[self.plan.guards_of(gate)[0]]
-        parent = self.plan.scopes[guard.scope].parent
-        if parent >= 0 and not self._halts.isdisjoint(self.plan.enclosing(parent)):
-            return True
-        return guard.scope in self.scope_failures
-
     def _fail_late(self, scope: int) -> None:
         """The time limit of *scope* has passed, which its own controller has no say in."""
         self._fail(self.plan.scopes[scope].parent)
@@ -314,6 +306,7 @@ class Flows(Adoption):
         self._ready.clear()
         self._reverts.clear()
         self._gates.clear()
+        self._skips.clear()
         self._to_skip.clear()
         self._halts.clear()
         for control in self.controls.values():

@@ -81,7 +81,8 @@ class RunMachine(Intake):
             if self._gates or self._skips:
                 # Alone: what is skipped may make other tasks ready, which then take their place in line.
                 self._list_conditions(commands)
-                return commands
+                if commands:
+                    return commands
             if self._ready:
                 self._list_starts(commands, most_starts)
         if not commands and not self._bodies:

@@ -14,7 +14,7 @@ ASKED = Question((), None)
 
 
 class Says(World):
-    """A world where conditions say what a list has for each, and no else; *fails* are bodies that fail at first."""
+    """A world where conditions say y, n or ! as told, and no where not; *fails* are bodies that fail at first."""
 
     def __init__(self, answers: Mapping[str, str] | None = None, fails: tuple[str, ...] = ()) -> None:
         super().__init__(0, 0.0)
@@ -22,7 +22,10 @@ class Says(World):
         object.__setattr__(self, "fails", fails)
 
     def condition(self, label: str, call: int, inputs: Mapping[str, Any]) -> bool:
-        return self.answers.get(label, "")[call : call + 1] == "y"  # type: ignore[attr-defined]
+        answer = self.answers.get(label, "")[call : call + 1]  # type: ignore[attr-defined]
+        if answer == "!":
+            raise ValueError(label)
+        return bool(answer == "y")
 
     def body(self, path: str, call: int) -> str:
         return "fail" if path in self.fails and call == 0 else "ok"  # type: ignore[attr-defined]
@@ -76,3 +79,17 @@ def test_a_flow_is_skipped_with_its_controller() -> None:
     tree = Branch("", "linear", (leaf("p", when=Question((), "neighbours")), flow, leaf("q")))
     states = walked(tree, Says())
     assert states == {"p": "SKIPPED", "f/r": "SKIPPED", "f/a": "SKIPPED", "f/b": "SKIPPED", "q": "SUCCEEDED"}
+
+
+def test_a_skip_that_was_due_when_the_run_turned_round_does_not_keep_it_from_its_end() -> None:
+    """One condition says no and another raises, in one turn."""
+    tree = Branch("", "unordered", (leaf("a", when=ASKED), leaf("b", when=ASKED)))
+    assert walked(tree, Says({"task b": "!"})) == {"a": "PENDING", "b": "FAILED"}
+
+
+def test_what_else_guards_a_flow_whose_condition_raised_is_not_asked() -> None:
+    """The flow has failed, and the flow around it falls still."""
+    flow = Branch("f", "linear", (leaf("f/a"),), when=ASKED)
+    tree = Branch("", "graph", (leaf("p"), flow), ((0, 1, ASKED),), ruler=Ruler("r", "c", "times", 1))
+    states = walked(tree, Says({"flow f": "!", "link :0-1": "!"}))
+    assert states == {"r": "REVERTED", "p": "REVERTED", "f/a": "PENDING"}

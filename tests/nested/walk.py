@@ -18,7 +18,7 @@ from asyncflow.runtime.values import RunValues
 from asyncflow.states import RunState, TaskState
 from tests.machine.flows import PLAN, failure
 from tests.nested.rules import Rules
-from tests.nested.trees import Own, World, value_of
+from tests.nested.trees import DEFAULT, Own, World, value_of
 
 
 class Walk:
@@ -154,6 +154,7 @@ class Walk:
         label = guard.condition.fn.__dict__["label"]
         try:
             _, inputs = guard.binding.read(self.values)
+            inputs = dict.fromkeys(guard.condition.fn.__code__.co_varnames, DEFAULT) | inputs
             answer = self.world.condition(label, self.counts["guard", str(index)], inputs)
         except (NoValue, ValueError) as error:
             self.tell(m.ConditionAnswered(index, False, Failure(error)))
@@ -202,8 +203,8 @@ class Walk:
         code = getattr(self.plan.tasks[task], "fn", None)
         if code is None:
             return dict(named)
-        names = code.__code__.co_varnames[: len(positional)]
-        return dict(zip(names, positional, strict=True)) | dict(named)
+        names = code.__code__.co_varnames
+        return dict.fromkeys(names, DEFAULT) | dict(zip(names, positional, strict=False)) | dict(named)
 
     def end(self, task: int) -> None:
         """Let what is in flight end as the world says."""
