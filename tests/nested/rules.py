@@ -305,7 +305,7 @@ class Rules:
         scope = self.shape.controlled(home)
         if scope == NOBODY:
             self._turn_round("REVERTED")
-        elif self.phases[scope] == "going" or self.phases[scope] == "undoing":
+        elif all(self.phases.get(one, "going") == "going" for one in self.shape._around(home)):
             self.phases[scope] = "stopping"
             self._drop_waits(self.shape.span[scope])
 

@@ -189,6 +189,8 @@ def _branch(rng: random.Random, path: str, size: int, visible: tuple[str, ...], 
     options: dict[str, Any] = {"on_failure": rng.choice((None, None, "cancel", "finish"))}
     if ruler is not None:
         options["revert_scope"] = rng.choice(("run", "run", "flow"))
+    if rng.random() < 0.2:
+        options["timeout"] = 1.0
     when = _question(rng, around, asks / 2) if path else None
     return Branch(path, kind, tuple(items), tuple(links), ruler, when, options)
 
