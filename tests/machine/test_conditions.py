@@ -75,15 +75,15 @@ LINEAR: dict[str, tuple[Callable[[], Flow[..., Any]], dict[str, int], str]] = {
     "depth all": (lambda: chain(when=no, depth="all"), {}, "p a?no ~a ~b ~c ~q SUCCEEDED"),
     "one side of a diamond": (lambda: diamond(b=no), {}, "a b?no ~b c d e SUCCEEDED"),
     "both sides of a diamond": (lambda: diamond(b=no, c=no), {}, "a b?no c?no ~b ~c d e SUCCEEDED"),
-    "one side with neighbours": (lambda: diamond("neighbours", b=no), {}, "a b?no ~b ~d c e SUCCEEDED"),
-    "one side with all": (lambda: diamond("all", b=no), {}, "a b?no ~b ~d ~e c SUCCEEDED"),
+    "one side with neighbours": (lambda: diamond("neighbours", b=no), {}, "a b?no ~b c ~d e SUCCEEDED"),
+    "one side with all": (lambda: diamond("all", b=no), {}, "a b?no ~b c ~d ~e SUCCEEDED"),
     "the top of a diamond": (lambda: diamond(a=no), {}, "a?no ~a ~b ~c ~d ~e SUCCEEDED"),
     "the top of a diamond alone": (lambda: diamond("task", a=no), {}, "a?no ~a b c d e SUCCEEDED"),
     "the join of a diamond": (lambda: diamond(d=no), {}, "a b c d?no ~d ~e SUCCEEDED"),
     "a no of a link takes along all behind it": (
         lambda: linked(("a", "b", no, None), ("b", "c", None, None), ("d", "c", None, None)),
         {},
-        "a b?no ~b ~c d SUCCEEDED",
+        "a b?no ~b d ~c SUCCEEDED",
     ),
     "depths of a link, task": (
         lambda: linked(("a", "b", no, "task"), ("b", "c", None, None), ("c", "d", None, None)),
