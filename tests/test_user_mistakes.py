@@ -75,6 +75,61 @@ class Unwritten(af.Task):
     """A class task without a body."""
 
 
+class Undecided(af.Controller):
+    """A controller that cannot be asked."""
+
+    def execute(self) -> None:
+        pass
+
+
+class Bodiless(af.Controller):
+    """A controller that gives nothing."""
+
+    def on_failure(self, history: af.History) -> af.Decision:
+        return af.Decision.RETRY
+
+
+class Curious(Undecided):
+    def on_failure(self, history: af.History, nope: int) -> af.Decision:
+        return af.Decision.RETRY
+
+
+class CuriousToUndo(Undecided):
+    def on_failure(self, history: af.History) -> af.Decision:
+        return af.Decision.RETRY
+
+    def revert(self, nope: int) -> None:
+        pass
+
+
+class Vague(Undecided):
+    name = "vague"
+
+    def on_failure(self, history: af.History) -> Any:
+        return "retry"
+
+
+class Raising(Undecided):
+    name = "raising"
+
+    async def on_failure(self, history: af.History) -> af.Decision:
+        raise LookupError("no idea")
+
+
+@af.task
+async def fails() -> None:
+    raise ValueError("broken")
+
+
+async def slowly(x: int) -> bool:
+    return True
+
+
+@af.task(when=lambda: True)
+async def perhaps() -> int:
+    return 1
+
+
 def bare() -> int:
     return 1
 
@@ -99,6 +154,66 @@ def run(flow: Any, inputs: dict[str, Any] | None = None, *, path: Path | None = 
                 raise
 
     return asyncio.run(main())
+
+
+def second_failure(flow: Any, inputs: dict[str, Any] | None = None) -> None:
+    """Run *flow* and raise the last of the failures that it reports."""
+
+    async def main() -> None:
+        async with af.Engine() as engine:
+            try:
+                await engine.run(flow, inputs)
+            except af.RunFailed as failed:
+                raise failed.exceptions[-1] from None
+
+    asyncio.run(main())
+
+
+def reset_while(state: str) -> None:
+    """Reset a run that is in *state*, or that is not there."""
+
+    async def main() -> None:
+        started = asyncio.Event()
+
+        @af.task
+        async def wait() -> None:
+            started.set()
+            await asyncio.Event().wait()
+
+        flow = af.linear("f", wait)
+        async with af.Engine(grace=0.0) as engine:
+            if state != "unknown":
+                run = await engine.start(flow, run_id="r")
+                await started.wait()
+            if state == "suspended":
+                run.suspend(grace=0.0)
+                with pytest.raises(af.RunSuspended):
+                    await run
+            await engine.reset("r", flow)
+
+    asyncio.run(main())
+
+
+def returning(*tasks: Any) -> Callable[[], Any]:
+    """Return what compiles a builder that returns the value of the last of *tasks*, each fed with the one before."""
+
+    def wire() -> Any:
+        value = tasks[0]()
+        for task in tasks[1:]:
+            value = task(value)
+        return value
+
+    return lambda: af.flow(name="f")(wire).compile()
+
+
+def controlled(**options: Any) -> Callable[[], Any]:
+    """Return what compiles a flow of one task with *options*."""
+    return lambda: af.linear("f", one, **options).compile()
+
+
+def out_of_a_flow_and_back() -> Any:
+    inner = af.graph("in", fetch, inc, retry=af.Times(2))
+    return af.graph("g", inner, parse.with_options(provides="x")).compile()
 
 
 def resume(run_id: str, path: Path, flow: Any = None) -> Any:
@@ -334,12 +449,279 @@ RUNNING: dict[str, Mistake] = {
 }
 
 
-@pytest.mark.parametrize("mistake", [*DECLARING, *WIRING, *STARTING, *RUNNING])
+CONTROLLING: dict[str, Mistake] = {
+    "a task's policy on a flow": (
+        controlled(retry=af.Retry(3)),
+        af.DeclarationError,
+        r"flow 'f' has retry=Retry\(n=3.*which is for tasks; a flow takes a controller, such as af\.Times\(3\)",
+    ),
+    "a controller on a task": (
+        lambda: one.with_options(retry=af.Times(3)),  # type: ignore[arg-type]
+        af.DeclarationError,
+        r"task 'one' has retry=<task 'times'>; give a policy such as af\.Retry\(3\), and the controller to a flow",
+    ),
+    "a controller's class": (
+        controlled(retry=af.ForEach),
+        af.DeclarationError,
+        r"flow 'f' has retry=ForEach, a class; make one: ForEach\(\.\.\.\)",
+    ),
+    "a number for a controller": (
+        controlled(retry=3),
+        af.DeclarationError,
+        r"flow 'f' has retry=3; give a controller, such as af\.Times\(3\)",
+    ),
+    "a task for a controller": (
+        controlled(retry=one),
+        af.DeclarationError,
+        r"flow 'f' has retry=<task 'one'>; give a controller",
+    ),
+    "fewer than no attempts": (lambda: af.Times(-1), af.DeclarationError, r"af\.Times\(-1\) is no number of attempts"),
+    "half an attempt": (lambda: af.Times(1.5), af.DeclarationError, r"af\.Times\(1\.5\) .* whole number, 0 or more"),  # type: ignore[arg-type]
+    "values that are a text": (
+        lambda: af.ForEach("hosts"),
+        af.DeclarationError,
+        r"af\.ForEach was given 'hosts'; give a list of what to try",
+    ),
+    "values that are none": (lambda: af.ForEach(3), af.DeclarationError, r"af\.ForEach was given 3; give a list"),  # type: ignore[arg-type]
+    "values for the name of an input": (
+        lambda: af.ForEachInput(["a"]),  # type: ignore[arg-type]
+        af.DeclarationError,
+        r"af\.ForEachInput was given \['a'\]; give the name of an input, as in \"hosts\"",
+    ),
+    "a number for a backoff": (
+        lambda: controlled(retry=af.Times(3, backoff=2))(),  # type: ignore[arg-type]
+        af.DeclarationError,
+        r"the backoff of controller 'times' is 2; give af\.Fixed",
+    ),
+    "no on_failure": (
+        lambda: controlled(retry=Undecided())(),
+        af.DeclarationError,
+        r"Undecided has no on_failure\(\); write one that returns an af\.Decision",
+    ),
+    "no execute": (lambda: controlled(retry=Bodiless())(), af.DeclarationError, r"Bodiless has no execute\(\)"),
+    "an on_failure that takes what is no input": (
+        lambda: controlled(retry=Curious())(),
+        af.DeclarationError,
+        r"the on_failure of controller 'curious' takes 'nope', which is no input .*; it may take .* and 'history'",
+    ),
+    "a revert of a controller that does": (
+        lambda: controlled(retry=CuriousToUndo())(),
+        af.DeclarationError,
+        r"the revert of task 'curious_to_undo' takes 'nope', which is no input",
+    ),
+    "a controller named like a task": (
+        controlled(retry=af.Times(3, name="one")),
+        af.DuplicateName,
+        r"flow 'f' has an item named 'one', like its controller; give the controller another name with name=",
+    ),
+    "a controller among the items": (
+        lambda: af.linear("f", af.Times(3), one).compile(),
+        af.DeclarationError,
+        r"flow 'f' has controller 'times' among its items; give it to the flow .* as retry=",
+    ),
+    "a controller that is run": (lambda: run(af.Times(3)), af.DeclarationError, r"controller 'times' among its items"),
+    "a controller that is called": (
+        returning(af.AlwaysRevert()),
+        af.DeclarationError,
+        r"controller 'always_revert' is called in flow 'f'; put it on the flow: @af\.flow\(retry=",
+    ),
+    "a controller in a builder that reads what is no parameter": (
+        lambda: af.flow(name="f", retry=af.ForEachInput("hosts"))(lambda: one()).compile(),
+        af.UnknownProvider,
+        r"the controller or condition of flow 'f' reads 'hosts', which is not among the inputs of that flow; add it",
+    ),
+    "an unknown option of a flow": (
+        controlled(retries=3),
+        af.DeclarationError,
+        r"flow 'f' has an unknown option 'retries' \(did you mean 'retry'\?\); options are timeout, concurrency, retry",
+    ),
+    "an unknown policy for siblings": (
+        controlled(on_failure="stop"),
+        af.DeclarationError,
+        r"flow 'f' has on_failure='stop'; give one of 'cancel', 'finish'",
+    ),
+    "the same of an engine": (
+        lambda: af.Engine(on_failure="stop"),
+        af.DeclarationError,
+        r"on_failure='stop' is not one of 'cancel', 'finish'",
+    ),
+    "an unknown scope of undoing": (
+        controlled(revert_scope="all"),
+        af.DeclarationError,
+        r"flow 'f' has revert_scope='all'; give one of 'run', 'flow'",
+    ),
+    "a scope of undoing that nobody asks about": (
+        controlled(revert_scope="flow"),
+        af.DeclarationError,
+        r"has revert_scope=\"flow\" and no controller; add one, such as retry=af\.AlwaysRevert\(\)",
+    ),
+    "out of a flow with a controller and back": (
+        out_of_a_flow_and_back,
+        af.CycleError,
+        r"flow 'in' has a controller, so what it gives is there only when all of it has ended",
+    ),
+    "no input for a controller": (
+        lambda: run(af.linear("f", one, retry=af.ForEachInput("hosts"))),
+        af.InputError,
+        r"flow 'f' needs input 'hosts', which nothing in it provides",
+    ),
+    "no value to try": (
+        lambda: run(af.linear("f", one, retry=af.ForEach([]))),
+        af.NothingToTry,
+        r"controller 'for_each' has no values to try its flow with; give it at least one",
+    ),
+    "no value in an input": (
+        lambda: run(af.linear("f", one, retry=af.ForEachInput("hosts")), {"hosts": []}),
+        af.NothingToTry,
+        r"controller 'for_each_input' has no values to try",
+    ),
+    "an answer that is none": (
+        lambda: second_failure(af.linear("f", fails, retry=Vague())),
+        af.WrongDecision,
+        r"the on_failure of controller 'vague' returned 'retry'; return an af\.Decision, such as af\.Decision\.RETRY",
+    ),
+    "no answer at all": (
+        lambda: second_failure(af.linear("f", fails, retry=Raising())),
+        LookupError,
+        r"no idea",
+    ),
+    "a reset while it runs": (lambda: reset_while("running"), af.RunBusy, r"run 'r' is already running"),
+    "a reset of a run that has not ended": (
+        lambda: reset_while("suspended"),
+        af.RunUnfinished,
+        r"run 'r' is SUSPENDED, and only one that has ended can start over; cancel it first, or resume it",
+    ),
+    "a reset of an unknown run": (lambda: reset_while("unknown"), af.RunNotFound, r"there is no run 'r'"),
+}
+
+CHOOSING: dict[str, Mistake] = {
+    "an unknown depth": (
+        controlled(when=bare, depth="deep"),
+        af.DeclarationError,
+        r"flow 'f' has depth='deep'; give one of 'task', 'neighbours', 'dominated', 'flow', 'all'",
+    ),
+    "an unknown depth of a task": (
+        lambda: one.with_options(when=bare, depth="deep").ready(),  # type: ignore[arg-type]
+        af.DeclarationError,
+        r"task 'one' has depth='deep'; give one of",
+    ),
+    "an unknown depth of a link": (
+        lambda: af.graph("g", one, inc).link("one", "inc", when=bare, depth="deep"),  # type: ignore[arg-type]
+        af.DeclarationError,
+        r"the link from 'one' in flow 'g' has depth='deep'; give one of",
+    ),
+    "an async condition": (
+        controlled(when=slowly),
+        af.DeclarationError,
+        r"the condition of flow 'f' is async or yields; make it a plain def",
+    ),
+    "an async condition of a task": (
+        lambda: one.with_options(when=slowly).ready(),
+        af.DeclarationError,
+        r"the condition of task 'one' is async or yields",
+    ),
+    "a condition that yields": (controlled(when=yields), af.DeclarationError, r"of flow 'f' is async or yields"),
+    "a truth for a condition": (
+        controlled(when=True),
+        af.DeclarationError,
+        r"flow 'f' has when=True; give a function of the values that it names, or a string",
+    ),
+    "a class for a condition": (controlled(when=int), af.DeclarationError, r"has when=<class 'int'>; give a function"),
+    "a task for a condition": (controlled(when=one), af.DeclarationError, r"has when=<task 'one'>; give a function"),
+    "a condition that takes anything": (
+        controlled(when=lambda **values: True),
+        af.DeclarationError,
+        r"the condition of flow 'f' takes the context, \*args or \*\*names; name what it reads",
+    ),
+    "a condition that takes any number": (
+        controlled(when=lambda *values: True),
+        af.DeclarationError,
+        r"the condition of flow 'f' takes the context, \*args",
+    ),
+    "a condition that takes by position": (
+        controlled(when=lambda x, /: x),
+        af.DeclarationError,
+        r"the condition of flow 'f' takes 'x' by position only; drop the /",
+    ),
+    "a string that is no expression": (
+        controlled(when="x >"),
+        af.DeclarationError,
+        r"the condition 'x >' of flow 'f' cannot be read: invalid syntax",
+    ),
+    "a string that calls": (
+        controlled(when="len(x) > 1"),
+        af.DeclarationError,
+        r"of flow 'f' has 'len\(x\)' in it, which is not understood; use names, constants, .* or write a function",
+    ),
+    "a string that looks inside": (controlled(when="x.y > 1"), af.DeclarationError, r"has 'x\.y' in it, which is not"),
+    "a string of great depth": (controlled(when="not " * 60 + "x"), af.DeclarationError, r"which is not understood"),
+    "a string of great length": (controlled(when="x" * 20_000), af.DeclarationError, r"is 20000 characters long"),
+    "a condition of an unknown name": (
+        lambda: run(af.linear("f", one, when=lambda total: total > 1)),
+        af.InputError,
+        r"flow 'f' needs input 'total', which nothing in it provides",
+    ),
+    "a string with an unknown name": (
+        lambda: run(af.linear("f", one, when="total > 1")),
+        af.InputError,
+        r"flow 'f' needs input 'total', which nothing in it provides",
+    ),
+    "a condition in a builder of an unknown name": (
+        returning(one, inc.with_options(when=lambda total: total)),
+        af.UnknownProvider,
+        r"flow 'f': the condition of task 'inc' reads 'total', which is no parameter of the task; in a builder",
+    ),
+    "a condition of a builder of an unknown name": (
+        lambda: af.flow(name="f", when=lambda total: total)(lambda: one()).compile(),
+        af.UnknownProvider,
+        r"the controller or condition of flow 'f' reads 'total', which is not among the inputs of that flow",
+    ),
+    "a condition that raises": (
+        lambda: run(af.linear("f", one, when=lambda: 1 / 0)),
+        ZeroDivisionError,
+        r"division by zero",
+    ),
+    "a string that raises": (lambda: run(af.linear("f", one, when="x > 1"), {"x": "a"}), TypeError, r"not supported"),
+    "a value that may be skipped": (
+        returning(perhaps),
+        af.FlowError,
+        r"flow 'f' returns the value of 'perhaps', which may be skipped; say what it is then: ref\.otherwise",
+    ),
+    "a value that goes with one that may be": (
+        returning(perhaps, inc),
+        af.FlowError,
+        r"flow 'f' returns the value of 'inc', which may be skipped",
+    ),
+    "a reader of what was skipped": (
+        lambda: run(af.linear("f", fetch.with_options(when=lambda: False, depth="task"), parse), {"url": "x"}),
+        af.InputUnavailable,
+        r"task 'parse' needs '\w+', which has no value; give the input a default",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", [*DECLARING, *WIRING, *STARTING, *RUNNING, *CONTROLLING, *CHOOSING])
 def test_a_mistake_is_explained(mistake: str) -> None:
     """A message is read by someone who does not know what we know."""
-    make, kind, message = (DECLARING | WIRING | STARTING | RUNNING)[mistake]
+    make, kind, message = (DECLARING | WIRING | STARTING | RUNNING | CONTROLLING | CHOOSING)[mistake]
     with pytest.raises(kind, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("flow", "note"),
+    [
+        (af.linear("f", one, when=lambda: 1 / 0), "raised by the condition of flow 'f'"),
+        (af.linear("f", one.with_options(when=lambda: 1 / 0)), "raised by the condition of task 'one'"),
+        (af.linear("f", one, when=lambda: 1 / 0), "in flow 'f' of run 'r'"),
+        (af.linear("f", one.with_options(when=lambda: 1 / 0)), "in task 'one' of run 'r'"),
+    ],
+)
+def test_a_failure_says_whose_condition_it_was(flow: Any, note: str) -> None:
+    """Division by zero alone is no place to look."""
+    with pytest.raises(ZeroDivisionError) as raised:
+        run(flow, run_id="r")
+    assert note in raised.value.__notes__
 
 
 def journal_of(place: Path, version: int) -> Path:

@@ -50,7 +50,7 @@ def check_condition(when: Any, depth: Any, what: str, *, default: str = "dominat
         when = when.__func__
     if isinstance(when, str):
         return Condition(Expression(when, what), depth or default, what)
-    if not callable(when) or isinstance(when, type):
+    if not callable(when) or isinstance(when, type) or hasattr(when, "with_options"):
         raise DeclarationError(
             f"{what} has when={when!r:.80}; give a function of the values that it names, or a string such as "
             '"total > 100"'
@@ -61,6 +61,7 @@ def check_condition(when: Any, depth: Any, what: str, *, default: str = "dominat
     for parameter in condition.signature.parameters:
         if parameter.kind is parameter.kind.POSITIONAL_ONLY:
             raise DeclarationError(f"the condition of {what} takes {parameter.name!r} by position only; drop the /")
-    if condition.signature.wants_context or condition.signature.takes_names:
-        raise DeclarationError(f"the condition of {what} takes the context or **names; name the values that it reads")
+    signature = condition.signature
+    if signature.wants_context or signature.takes_names or signature.takes_extra:
+        raise DeclarationError(f"the condition of {what} takes the context, *args or **names; name what it reads")
     return condition

@@ -17,9 +17,10 @@ import attrs
 from asyncflow.errors import DeclarationError, NothingToTry
 from asyncflow.graph.options import TaskOptions
 from asyncflow.graph.policy import Backoff, Retry, check_backoff
+from asyncflow.graph.reference import Origin
 from asyncflow.graph.signature import Signature
 from asyncflow.graph.task import Task
-from asyncflow.graph.wants import HookWants
+from asyncflow.graph.wants import Call, HookWants
 from asyncflow.outcomes import Failure
 
 
@@ -118,6 +119,12 @@ class Controller(Task):
         Every subclass has its own, ``on_failure(self, history, ...)``, ``def`` or ``async def``.
         """
         raise DeclarationError(f"{type(self).__name__} has no on_failure(); write one that returns an af.Decision")
+
+    def match(self, args: Sequence[Any], kwargs: Mapping[str, Any], builder: Origin) -> Call:
+        """Refuse to be called in *builder*: a controller is an option of a flow."""
+        raise DeclarationError(
+            f"controller {self.name!r} is called in flow {builder.name!r}; put it on the flow: @af.flow(retry=...)"
+        )
 
     def ready(self) -> None:
         """

@@ -56,14 +56,15 @@ class Expression:
         try:
             self._tree = ast.parse(text.strip(), mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            raise DeclarationError(f"the condition {text!r:.80} of {what} cannot be read: {error}") from None
+            problem = getattr(error, "msg", error)
+            raise DeclarationError(f"the condition {text!r:.80} of {what} cannot be read: {problem}") from None
         names: dict[str, None] = {}
         stack = [(self._tree, 0)]
         while stack:
             node, depth = stack.pop()
             if depth > _DEEPEST or not _is_understood(node):
                 raise DeclarationError(
-                    f"the condition {text!r:.80} of {what} has {ast.unparse(node):.40!r} in it, which is not "
+                    f"the condition {text!r:.80} of {what} has {ast.unparse(node)[:40]!r} in it, which is not "
                     "understood; use names, constants, comparisons, and, or, not, in, arithmetic and value[key], or "
                     "write a function"
                 )

@@ -91,7 +91,8 @@ def check_option(name: str, value: Any, what: str) -> Any:
 
 def _retry(value: Any, found: str, what: str) -> Any:
     if value is not None and not isinstance(value, Retry):
-        raise DeclarationError(f"{found}; give a policy such as af.Retry(3)")
+        hint = ", and the controller to a flow" if hasattr(value, "on_failure") else ""
+        raise DeclarationError(f"{found}; give a policy such as af.Retry(3){hint}")
     return value
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from asyncflow.errors import CycleError, DeclarationError, DuplicateName
+from asyncflow.graph.controller import Controller
 from asyncflow.graph.inputs import Element, Output, Source
 from asyncflow.graph.layout import Composite, Layout
 from asyncflow.graph.provides import WHOLE
@@ -203,6 +204,11 @@ def lay_out(root: Composite) -> Places:
             if isinstance(item, Composite):
                 inner = item
                 break
+            if isinstance(item, Controller):
+                raise DeclarationError(
+                    f"flow {place.flow.name!r} has controller {item.name!r} among its items; give it to the flow that "
+                    "it is to decide for, as retry="
+                )
             item.ready()
             task = len(tasks)
             codes.append(task)

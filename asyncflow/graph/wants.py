@@ -284,7 +284,7 @@ class HookWants:
                 resources.append((name, parameter.default.name or name))
                 continue
             if name not in body.by_name and parameter.is_required and not body.takes_names:
-                extra = ", 'outcome' and 'failures'" if is_revert else ""
+                extra = ", 'outcome' and 'failures'" if is_revert else " and 'history'" if has_history else ""
                 raise DeclarationError(
                     f"{what} takes {name!r}, which is no input of its task{nearest(name, body.by_name)}; it may take "
                     f"the task's inputs ({', '.join(body.by_name) or 'none'}){extra}"

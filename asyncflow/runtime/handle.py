@@ -310,6 +310,7 @@ def _failed(supervisor: Supervisor, where: str) -> RunFailed:
         failures[plan.scopes[scope].path or plan.flow] = failure
     for task, failure in machine.revert_failures.items():
         failures[f"{plan.path(task)} (revert)"] = failure
+    flows = {plan.scopes[max(scope, 0)].path or plan.flow for scope in (*machine.late_scopes, *machine.scope_failures)}
     members: list[Exception] = []
     for path, failure in failures.items():
         error = failure.exception
@@ -317,7 +318,7 @@ def _failed(supervisor: Supervisor, where: str) -> RunFailed:
             wrapped = AsyncflowError(f"task {path!r} raised {type(error).__name__}: {error}")
             wrapped.__cause__ = error
             error = wrapped
-        note = f"in task {path!r} of run {run_id!r}"
+        note = f"in {'flow' if path in flows else 'task'} {path!r} of run {run_id!r}"
         if note not in getattr(error, "__notes__", ()):
             error.add_note(note)
         members.append(error)

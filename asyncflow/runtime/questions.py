@@ -55,7 +55,7 @@ class Questions:
             return
         guard = machine.plan.guards[index]
         assert guard.condition is not None
-        answer, failure = False, None
+        answer, failure, kwargs = False, None, None
         try:
             _, kwargs = guard.binding.read(self._desk.values)
             answer = self._desk.context.copy().run(guard.condition.ask, kwargs)
@@ -66,7 +66,11 @@ class Questions:
                 what = f"the condition of flow {machine.plan.scopes[guard.scope].path or machine.flow!r}"
             else:
                 what = f"the condition of task {machine.plan.path(guard.node)!r}"
-            failure = Failure(self._unreadable(what, error))
+            if kwargs is None:
+                error = self._unreadable(what, error)
+            else:
+                error.add_note(f"raised by {what}")
+            failure = Failure(error)
         self._desk.take(m.ConditionAnswered(index, answer, failure))
 
     def decide(self, scope: int) -> None:
