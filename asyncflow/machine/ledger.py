@@ -219,7 +219,7 @@ class Ledger:
             and task not in self.reverting
             and task not in self._ended
             and attempt in (0, self.revert_attempts.get(task, 0) + 1)
-            and (self.states[task] in UNDOABLE or self.states[task] in (REVERTING, REVERT_FAILED))
+            and self._can_be_undone(task)
         )
 
     def _may_start(self, task: int) -> bool:

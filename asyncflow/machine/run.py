@@ -148,6 +148,8 @@ class RunMachine(Intake):
         if len(reverts) > 1:
             reverts.sort(key=self.started.__getitem__, reverse=True)
         for task in reverts:
+            if task in self.reverting or task in self._ended:
+                continue  # one that another order had handed out has begun since
             attempt = self.revert_attempts.get(task, 0) + 1
             commands.append(m.Revert(task, attempt, self.waits.get(task)))
 

@@ -81,6 +81,14 @@ def test_a_flow_is_skipped_with_its_controller() -> None:
     assert states == {"p": "SKIPPED", "f/r": "SKIPPED", "f/a": "SKIPPED", "f/b": "SKIPPED", "q": "SUCCEEDED"}
 
 
+def test_the_widest_of_two_noes_counts() -> None:
+    """One link says no to its end alone, the other to all behind it."""
+    for depth, behind in (("all", "SKIPPED"), ("task", "SUCCEEDED")):
+        links = ((0, 2, Question((), "task")), (1, 2, Question((), depth)), (2, 3, None))
+        tree = Branch("", "graph", (leaf("a"), leaf("b"), leaf("c"), leaf("d")), links)
+        assert walked(tree, Says())["d"] == behind
+
+
 def test_a_skip_that_was_due_when_the_run_turned_round_does_not_keep_it_from_its_end() -> None:
     """One condition says no and another raises, in one turn."""
     tree = Branch("", "unordered", (leaf("a", when=ASKED), leaf("b", when=ASKED)))

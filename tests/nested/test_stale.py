@@ -53,3 +53,25 @@ def test_a_revert_that_was_handed_out_twice_is_wanted_once() -> None:
     assert not machine.wants(2, 1, is_revert=True), "the other one began"
     machine.apply(m.RevertFailed(2, failure(), retriable=True))
     assert not machine.wants(2, 1, is_revert=True)
+
+
+def test_a_revert_that_began_when_the_run_turned_round_is_not_handed_out_again() -> None:
+    """It began between the two, and it may fail: then it is not tried a second time."""
+    machine = begun(unordered("f", task("a"), task("b"), retry=Times(2)))
+    machine.apply(m.AttemptStarted(0, 1))
+    machine.apply(m.AttemptSucceeded(0, 1))
+    for number in (1, 2):
+        machine.apply(m.AttemptStarted(number, 1))
+    machine.apply(m.AttemptSucceeded(1, 1))
+    machine.apply(m.AttemptFailed(2, failure(), retriable=False))
+    assert machine.due() == [m.GiveUp(2)]
+    machine.apply(m.TaskFailed(2))
+    machine.apply(m.ControllerAnswered(0, "retry"))
+    assert m.Revert(2, 1) in machine.due()
+    machine.apply(m.CancelRequested("enough"))
+    machine.apply(m.RevertStarted(2, 1))
+    assert m.Revert(2, 2) not in machine.due()
+    machine.apply(m.RevertFailed(2, failure(), retriable=False))
+    machine.due()
+    machine.apply(m.RevertGivenUp(2))
+    assert not machine.wants(2, 2, is_revert=True), "it failed for good"

@@ -111,6 +111,8 @@ class Walk:
     def take_due(self, most: int = 1000) -> bool:
         """Take what is due and answer what needs no body; return whether there was anything."""
         commands = self.machine.due(most)
+        undone = [self.machine.started[command.task] for command in commands if isinstance(command, m.Revert)]
+        assert undone == sorted(undone, reverse=True), "reverts are handed out in reverse order of start"
         for command in commands:
             self._answer(command)
         return bool(commands)
