@@ -151,6 +151,7 @@ class Plan:
     _spans: list[range] = attrs.field(factory=list[range], init=False)
     _insides: dict[int, tuple[int, ...]] = attrs.field(factory=dict[int, tuple[int, ...]], init=False)
     _guarded: dict[int, tuple[int, ...]] = attrs.field(factory=dict[int, tuple[int, ...]], init=False)
+    _flow_gates: list[dict[int, int]] = attrs.field(factory=list[dict[int, int]], init=False)
     _index: dict[str, int] = attrs.field(factory=dict[str, int], init=False)
     _predecessors: list[tuple[int, ...]] = attrs.field(factory=list[tuple[int, ...]], init=False)
     _roots: list[int] = attrs.field(factory=list[int], init=False)
@@ -211,6 +212,13 @@ class Plan:
             self._spans.extend(range(*pair) for pair in zip(first, behind, strict=True))
         return self._spans[scope]
 
+    def within(self, scope: int) -> range:
+        """Return the flows within *scope*; they stand behind it, in one row."""
+        behind = scope + 1
+        while behind < len(self.scopes) and self.scopes[behind].parent >= scope:
+            behind += 1
+        return range(scope + 1, behind)
+
     def inside(self, scope: int) -> tuple[int, ...]:
         """
         Return the nodes within a flow that has a controller: those between the controller and the gate at its end,
@@ -235,6 +243,13 @@ class Plan:
             for index, guard in enumerate(self.guards):
                 self._guarded[guard.node] = (*self._guarded.get(guard.node, ()), index)
         return self._guarded.get(node, ())
+
+    def flow_gates(self) -> Mapping[int, int]:
+        """Return, of each flow that has conditions, the gate before it at which they are asked."""
+        if not self._flow_gates:
+            guards = [guard for guard in self.guards if guard.scope >= 0 and guard.node >= self.size]
+            self._flow_gates.append({guard.scope: guard.node for guard in guards})
+        return self._flow_gates[0]
 
     def guard_names(self) -> list[tuple[str, int]]:
         """Return what each condition is known by: the path of what it guards, and its place among those that do."""

@@ -60,10 +60,9 @@ class Flows(Adoption):
         span = self.plan.span(scope)
         control.phase, control.is_asked = ControlPhase.STOPPING, False
         self._halts.add(scope)
-        for inner in self._halts:
-            if inner != scope and scope in self.plan.enclosing(inner):
-                # Whatever it was about to ask or to undo is for this flow to say now.
-                self.controls[inner].phase, self.controls[inner].undoing = ControlPhase.GIVEN_UP, None
+        for inner in self._halts.intersection(self.plan.within(scope)):
+            # Whatever it was about to ask or to undo is for this flow to say now.
+            self.controls[inner].phase, self.controls[inner].undoing = ControlPhase.GIVEN_UP, None
         self._ready = [task for task in self._ready if task not in span]
         self._reverts = [task for task in self._reverts if task not in span]
         self._gates = [gate for gate in self._gates if not self._leads_into(gate, scope)]
@@ -194,26 +193,21 @@ class Flows(Adoption):
 
     def _forget_flows(self, scope: int) -> None:
         """Forget what is known of the flows within *scope*, which runs again, and of conditions in it."""
-        plan, span = self.plan, self.plan.span(scope)
-
-        def is_within(inner: int) -> bool:
-            return inner > scope and scope in plan.enclosing(inner)
-
-        for inner, control in self.controls.items():
-            if is_within(inner):
-                control.start_over()
+        plan, span, within = self.plan, self.plan.span(scope), self.plan.within(scope)
+        self.scope_failures.pop(scope, None)
+        for inner in within:
+            if inner in self.controls:
+                self.controls[inner].start_over()
                 self._halts.discard(inner)
-        self.scope_failures = {
-            inner: failure for inner, failure in self.scope_failures.items() if inner != scope and not is_within(inner)
-        }
-        self.late_scopes = [inner for inner in self.late_scopes if not is_within(inner)]
-        for inner in [inner for inner in self.scope_deadlines if is_within(inner)]:
-            del self.scope_deadlines[inner]
-        controller = plan.scopes[scope].controller
-        for index in list(self.answers):
-            guard = plan.guards[index]
-            if is_within(guard.scope) or (guard.scope < 0 and guard.node in span and guard.node != controller):
-                del self.answers[index]
+            self.scope_failures.pop(inner, None)
+            self.scope_deadlines.pop(inner, None)
+        self.late_scopes = [inner for inner in self.late_scopes if inner not in within]
+        gates = plan.flow_gates()
+        asked = [task for task in span if task != plan.scopes[scope].controller] if self.answers else []
+        asked.extend(gates[inner] for inner in within if inner in gates)
+        for node in asked:
+            for index in plan.guards_of(node):
+                self.answers.pop(index, None)
         if self._to_skip:
             # What is behind the flow as well: a no in it has skipped nothing there before the flow has ended.
             self._to_skip = self._marked()
@@ -239,14 +233,16 @@ class Flows(Adoption):
 
     def _mark(self, node: int) -> None:
         """Let whatever the noes at *node* reach be skipped, once all before it has settled."""
-        waiting_for, size = self._waiting_for, self.plan.size
-        gates = {guard.node for guard in self.plan.guards if guard.node >= size}
-        asked = [gate for gate in gates if not waiting_for[gate] and self._verdict(gate) is None]
-        for task in self._reached(node):
-            if task not in self._to_skip:
-                self._to_skip[task] = None
-                if not waiting_for[task]:
-                    self._skips.append(task)
+        waiting_for, plan, gates = self._waiting_for, self.plan, self.plan.flow_gates()
+        reached = [task for task in self._reached(node) if task not in self._to_skip]
+        around = {scope for task in reached for scope in plan.enclosing(plan.scope_of[task])} if gates else set[int]()
+        # Flows that now are skipped as a whole, whose conditions nobody asks any more.
+        asked = [gates[scope] for scope in sorted(around) if scope in gates]
+        asked = [gate for gate in asked if not waiting_for[gate] and self._verdict(gate) is None]
+        for task in reached:
+            self._to_skip[task] = None
+            if not waiting_for[task]:
+                self._skips.append(task)
         for gate in asked:
             if self._verdict(gate) is not None and not self._is_gate_moot(gate):
                 self._settle(gate)

@@ -110,10 +110,8 @@ class Intake(Flows):
             self._list_open(self._undoing, range(size))
 
     def _relist_gates(self) -> None:
-        size = self.plan.size
-        gates = {guard.node for guard in self.plan.guards if guard.node >= size}
         self._gates = sorted(
             gate
-            for gate in gates
+            for gate in self.plan.flow_gates().values()
             if not self._waiting_for[gate] and self._verdict(gate) is None and not self._is_gate_moot(gate)
         )

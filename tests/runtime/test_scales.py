@@ -200,8 +200,8 @@ class Conditional(Drive):
         return self
 
 
-NOT_YET = ("flows in a row that each run again", "flows at once that each run again", "tasks that are skipped")
-"""Each flow that starts over looks at all flows with a controller, each no at all conditions."""
+NOT_YET = ("flows at once that each run again",)
+"""Each turn looks at all flows that are being undone."""
 
 
 @pytest.mark.parametrize(
