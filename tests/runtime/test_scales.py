@@ -201,7 +201,7 @@ class Conditional(Drive):
 
 
 NOT_YET = ("flows at once that each run again",)
-"""Each turn looks at all flows that are being undone."""
+"""Each question looks at all failures of the run."""
 
 
 @pytest.mark.parametrize(
