@@ -19,7 +19,7 @@ from asyncflow.errors import (
 )
 from asyncflow.graph.inputs import NoValue
 from asyncflow.interfaces import Happening
-from asyncflow.machine.ledger import NO_VALUE
+from asyncflow.machine.ledger import NO_VALUE, NOTHING, WHOLE_RUN
 from asyncflow.machine.run import RUN_DEADLINE
 from asyncflow.outcomes import Failure, Outcome, Success, TimedOut
 from asyncflow.runtime.supervisor import Supervisor
@@ -325,7 +325,13 @@ def _failed(supervisor: Supervisor, where: str) -> RunFailed:
     reverted = machine.state is RunState.REVERTED
     first = next(iter(failures), plan.flow)
     more = f" and {len(failures) - 1} more" if len(failures) > 1 else ""
-    undone = "everything it had done is undone" if reverted else "NOT everything it had done could be undone"
+    if reverted:
+        undone = "everything it had done is undone"
+    elif machine.undo_scope != WHOLE_RUN and not machine.revert_failures:
+        kept = "all" if machine.undo_scope == NOTHING else f"all but flow {plan.scopes[machine.undo_scope].path!r}"
+        undone = f"{kept} that it had done is kept; go on with engine.resume({run_id!r})"
+    else:
+        undone = "NOT everything it had done could be undone"
     look = f"; look at it with: asyncflow show {run_id}{where}" if where else ""
     message = f"run {run_id!r} failed in {first!r}{more}; {undone}{look}"
     return RunFailed(message, members, run_id=run_id, failures=failures, reverted=reverted)

@@ -437,6 +437,26 @@ async def outcome(run: af.Run[Any]) -> Any:
         return error
 
 
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("reverted", "everything it had done is undone"),
+        ("not undone", "NOT everything it had done could be undone"),
+        ("never reverted", r"all that it had done is kept; go on with engine\.resume\('r'\)"),
+        ("one flow undone", r"all but flow 'in' that it had done is kept; go on with engine\.resume\('r'\)"),
+    ],
+)
+def test_a_run_that_failed_says_what_is_left_of_it(kind: str, said: str) -> None:
+    """What was kept on purpose is no alarm, and there is a way on."""
+
+    async def work(engine: af.Engine) -> None:
+        flow, options, _ = ended(World(), kind)
+        with pytest.raises(af.RunFailed, match=said):
+            await engine.run(flow, run_id="r", **options)
+
+    play(None, work)
+
+
 @pytest.mark.parametrize("kind", ENDINGS)
 def test_a_reset_of_a_run_that_has_ended(journal: Path | None, kind: str) -> None:
     """Everything is done again, whatever it ended with; a task that failed the first time does not the second."""
