@@ -81,6 +81,7 @@ TASK_STEPS: dict[tuple[TaskState, TaskState], str] = {
     (_F, _P): "the run is reset, what failed is run again, or it never started and a controller runs its flow again",
     (_T, _P): "the run is reset, or what failed is run again",
     (_C, _P): "the run is reset, or what failed is run again",
+    (_U, _P): "what failed is run again, and its flow, which was to run again too, had not been undone by then",
     (_X, _P): "the run is reset",
 }
 """Every step that a task may take, with its reason."""

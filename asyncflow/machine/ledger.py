@@ -407,7 +407,7 @@ class Ledger:
     def _undoing_of(self, task: int) -> ReverseOrder | None:
         """Return the order in which *task* is undone, if it is."""
         if self._undoing is not None:
-            return self._undoing
+            return self._undoing if task in self._undoing else None
         if self._halts:
             for scope in self.plan.enclosing(self.plan.scope_of[task]):
                 control = self.controls.get(scope)

@@ -37,6 +37,10 @@ class ReverseOrder:
         self.left = 0
         """Tasks that are open and have not been undone: their revert is due, running or waiting."""
 
+    def __contains__(self, node: int) -> bool:
+        """Whether *node* is among those that are undone."""
+        return node in self._nodes
+
     def is_open(self, node: int) -> bool:
         """Whether *node* is among those that are undone, and everything after it is clear."""
         return node in self._nodes and not self._blocked[node]

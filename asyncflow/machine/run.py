@@ -159,7 +159,9 @@ class RunMachine(Intake):
                 self._end_due = True
                 commands.append(m.End(RunState.SUCCEEDED.value))
         elif self.phase is RunState.REVERTING:
-            if self._undoing is not None and not self._undoing.left and not self._end_due:
+            # Where one flow is undone, reverts of another, which was to run again, may still be running.
+            is_undone = self._undoing is not None and not self._undoing.left and not self.reverting
+            if is_undone and not self._end_due:
                 self._end_due = True
                 assert self.goal is not None
                 complete = self.undo_scope == WHOLE_RUN and not self.revert_failures

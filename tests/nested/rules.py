@@ -533,7 +533,9 @@ class Rules:
                 if not life.has_started:
                     assert life.state in ("PENDING", "FAILED", "SKIPPED"), f"{life.path} is {life.state}"
                 elif life not in concerned:
-                    assert life.state in (*ENDED, "REVERTED", "REVERT_FAILED"), f"{life.path} is {life.state}"
+                    assert life.state in (*ENDED, "REVERTING", "REVERTED", "REVERT_FAILED"), (
+                        f"{life.path} is {life.state}"
+                    )
                 elif life.state not in ("REVERTED", "REVERT_FAILED"):
                     blocked = any(self.lives[one].state == "REVERT_FAILED" for one in life.after)
                     assert life.state in ENDED and blocked, f"{life.path}, {life.state}, could still be undone"

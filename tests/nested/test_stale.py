@@ -5,6 +5,7 @@ from __future__ import annotations
 from asyncflow import messages as m
 from asyncflow.graph.controller import Times
 from asyncflow.graph.pattern import linear, unordered
+from asyncflow.graph.policy import Retry
 from asyncflow.machine.run import RunMachine
 from tests.machine.flows import PLAN, failure, task
 
@@ -75,3 +76,36 @@ def test_a_revert_that_began_when_the_run_turned_round_is_not_handed_out_again()
     machine.due()
     machine.apply(m.RevertGivenUp(2))
     assert not machine.wants(2, 2, is_revert=True), "it failed for good"
+
+
+def test_a_flow_that_is_undone_alone_leaves_alone_what_was_to_run_again() -> None:
+    """One flow is about to run again when another gives up, which alone is undone: then the run ends, to be resumed."""
+    g = linear("g", task("a"), task("b", revert_retry=Retry(2)), retry=Times(2))
+    h = linear("h", task("c"), retry=Times(1), revert_scope="flow")
+    machine = begun(unordered("f", g, h))
+    ruler, a, b, other, c = range(5)
+    for number in (ruler, a, other):
+        machine.apply(m.AttemptStarted(number, 1))
+        machine.apply(m.AttemptSucceeded(number, 1))
+    for number in (b, c):
+        machine.apply(m.AttemptStarted(number, 1))
+        machine.apply(m.AttemptFailed(number, failure(), retriable=False))
+        machine.due()
+        machine.apply(m.TaskFailed(number))
+        if number == b:
+            machine.apply(m.ControllerAnswered(1, "retry"))
+            machine.apply(m.RevertStarted(b, 1))
+    machine.apply(m.ControllerAnswered(2, "revert"))
+    for number in (c, other):
+        assert m.Revert(number, 1) in machine.due()
+        machine.apply(m.RevertStarted(number, 1))
+        machine.apply(m.RevertSucceeded(number, None))
+    assert machine.due() == [], "a revert is still running"
+    machine.apply(m.RevertFailed(b, failure(), retriable=True))
+    assert machine.due() == [m.ScheduleRetry(b, 2, reverting=True)]
+    machine.apply(m.RetryScheduled(b, 1.0))
+    assert not machine.wants(a, 1, is_revert=True)
+    assert machine.due() == [m.End("FAILED")]
+    machine.apply(m.RunEnded("FAILED"))
+    machine.apply(m.RunResumed())
+    assert {command.task for command in machine.due() if isinstance(command, m.Start)} == {b, other}
