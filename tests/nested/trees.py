@@ -261,6 +261,7 @@ def _task(leaf: Leaf) -> FunctionTask[..., Any]:
         retry=Retry(leaf.retry),
         revert_retry=Retry(leaf.revert_retry),
         executor="inline",
+        max_crashes=1_000,
         **_when(leaf.when, f"task {leaf.path}"),
     )
 
@@ -293,18 +294,18 @@ class Own(Controller):
 
 
 def _controller(ruler: Ruler) -> Controller:
-    name = ruler.path.rpartition("/")[2]
+    options: Any = {"name": ruler.path.rpartition("/")[2], "provides": ruler.gives, "max_crashes": 1_000}
     match ruler.kind:
         case "times":
-            return Times(ruler.n, revert_all=ruler.revert_all, name=name, provides=ruler.gives)
+            return Times(ruler.n, revert_all=ruler.revert_all, **options)
         case "for_each":
-            return ForEach([7, 8, 7][: ruler.n], revert_all=ruler.revert_all, name=name, provides=ruler.gives)
+            return ForEach([7, 8, 7][: ruler.n], revert_all=ruler.revert_all, **options)
         case "always_revert":
-            return AlwaysRevert(name=name, provides=ruler.gives)
+            return AlwaysRevert(**options)
         case "always_revert_all":
-            return AlwaysRevertAll(name=name, provides=ruler.gives)
+            return AlwaysRevertAll(**options)
         case _:
-            return Own(name=name, provides=ruler.gives)
+            return Own(**options)
 
 
 Counts = Counter[tuple[str, str]]
