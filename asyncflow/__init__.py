@@ -63,6 +63,7 @@ from asyncflow.errors import (
     UnkeepableValue,
     UnknownProvider,
     UnknownTarget,
+    ValueNotAtHand,
     WrongDecision,
 )
 from asyncflow.graph.controller import (
@@ -172,6 +173,7 @@ __all__ = [
     "UnkeepableValue",
     "UnknownProvider",
     "UnknownTarget",
+    "ValueNotAtHand",
     "WrongDecision",
     "current",
     "default_for",

@@ -13,9 +13,10 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
-from asyncflow import messages as m
+from asyncflow.callers import Callers
+from asyncflow.checks import at_least_one, check_observer, one_of, posix
 from asyncflow.codec import Codec
-from asyncflow.errors import AsyncflowError, DeclarationError, EngineClosed, InputError, StoreError
+from asyncflow.errors import AsyncflowError, EngineClosed, InputError, StoreError
 from asyncflow.executors.inline import InlineExecutor
 from asyncflow.executors.loop import LoopExecutor
 from asyncflow.executors.thread import ThreadExecutor
@@ -25,7 +26,7 @@ from asyncflow.graph.pattern import as_flow
 from asyncflow.ids import check_run_id
 from asyncflow.interfaces import Clock, Observer, RunInfo, Store
 from asyncflow.launch import OBSERVERS_MAY_TAKE, Launcher
-from asyncflow.machine.replay import plans_named
+from asyncflow.machine.replay import plans_named, was_left
 from asyncflow.outcomes import Sealed
 from asyncflow.runtime.clock import SystemClock
 from asyncflow.runtime.handle import Run
@@ -98,21 +99,20 @@ class Engine:
         clock: Clock | None = None,
     ) -> None:
         self._codec = Codec()
-        self._durability = _one_of("durability", durability, DURABILITY)
+        self._durability = one_of("durability", durability, DURABILITY)
         if store is None:
             store = MemoryStore(keep=keep) if path is None else SqliteStore(path, codec=self._codec)
         self._store = store
         fallback = "suspend" if store.location is not None else "revert"
-        self._on_cancel = fallback if on_cancel is None else _one_of("on_cancel", on_cancel, ("suspend", "revert"))
-        threads = min(32, (os.cpu_count() or 1) + 4) if threads is None else _at_least_one("threads", threads)
+        self._on_cancel = fallback if on_cancel is None else one_of("on_cancel", on_cancel, ("suspend", "revert"))
+        threads = min(32, (os.cpu_count() or 1) + 4) if threads is None else at_least_one("threads", threads)
         pools = {THREADS: Pool(THREADS, threads)}
         if concurrency is not None:
-            pools[ENGINE] = Pool(ENGINE, _at_least_one("concurrency", concurrency))
+            pools[ENGINE] = Pool(ENGINE, at_least_one("concurrency", concurrency))
         self._resources = dict(resources or {})
         self._announcer = Announcer()
-        self._first_observers = [_check_observer(observer) for observer in observers]
+        self._first_observers = [check_observer(observer) for observer in observers]
         self._never_revert = never_revert
-        self._undo_grace = undo_grace
         self._grace = grace
         self._launcher = Launcher(
             store,
@@ -123,10 +123,10 @@ class Engine:
             grace=grace,
             cancel_grace=cancel_grace,
             hands_on_copies=debug and store.keeps_bytes,
-            on_failure=_one_of("on_failure", on_failure, ("cancel", "finish")),
+            on_failure=one_of("on_failure", on_failure, ("cancel", "finish")),
         )
         self._runs = self._launcher.runs
-        self._launching: set[asyncio.Task[Run[Any]]] = set()
+        self._callers = Callers(keeps_bytes=store.keeps_bytes, undo_grace=undo_grace)
         self._heart: asyncio.Task[None] | None = None
         self._is_open = False
         self._is_closing = False
@@ -137,11 +137,20 @@ class Engine:
         """Open the journal and make ready; ``async with`` does it for you."""
         if self._is_open:
             raise EngineClosed("the engine is open already; one engine is opened once")
-        await self._store.open()
+        self._is_open = True  # from here on, so that nobody opens it a second time meanwhile
+        try:
+            _, cancelled = await see_through(asyncio.get_running_loop().create_task(self._store.open()))
+        except BaseException:
+            self._is_open = False
+            raise
+        if cancelled is not None:
+            self._is_open = False
+            await see_through(asyncio.get_running_loop().create_task(self._store.close()))
+            raise cancelled
         self._launcher.executors.update(loop=LoopExecutor(), inline=InlineExecutor(), thread=ThreadExecutor())
         for observer in self._first_observers:
             self._announcer.subscribe(observer)
-        self._is_open, self._is_closing = True, False
+        self._is_closing = self._callers.is_closing = False
         if self._store.keeps_bytes:
             self._heart = asyncio.get_running_loop().create_task(self._beat(), name="asyncflow heartbeat")
         return self
@@ -155,9 +164,9 @@ class Engine:
             raise cancelled
 
     async def _close(self) -> None:
-        self._is_closing = True
-        if self._launching:
-            await asyncio.wait(self._launching)
+        self._is_closing = self._callers.is_closing = True
+        if self._callers.launching:
+            await asyncio.wait(self._callers.launching)
         for run in list(self._runs.values()):
             run.supervisor.suspend("the engine is closing", grace=self._grace, recover=True)
         endings = [run.ending for run in self._runs.values()]
@@ -234,8 +243,8 @@ class Engine:
             FlowError: The flow cannot be compiled.
         """
         policy = self._policy(on_cancel)
-        run = await self._hold(self._begin(flow, inputs, run_id, deadline, durability, never_revert), policy)
-        return cast("T", await self._attend(run, policy))
+        run = await self._callers.hold(self._begin(flow, inputs, run_id, deadline, durability, never_revert), policy)
+        return cast("T", await self._callers.attend(run, policy))
 
     async def start(
         self,
@@ -254,7 +263,7 @@ class Engine:
         Takes what :meth:`run` takes. When this returns, the run is in the journal.
         """
         launching = self._begin(flow, inputs, run_id, deadline, durability, never_revert)
-        return await self._hold(launching, self._on_cancel)
+        return await self._callers.hold(launching, self._on_cancel)
 
     async def resume(
         self,
@@ -284,8 +293,8 @@ class Engine:
         """
         policy = self._policy(on_cancel)
         self._check_open()
-        taking = self._launcher.take_up(run_id, flow, deadline=_posix(deadline), accept_changes=accept_changes)
-        return cast("T", await self._attend(await self._hold(taking, policy), policy))
+        taking = self._launcher.take_up(run_id, flow, deadline=posix(deadline), accept_changes=accept_changes)
+        return cast("T", await self._callers.attend(await self._callers.hold(taking, policy), policy))
 
     async def steps(
         self,
@@ -318,12 +327,12 @@ class Engine:
             self._check_open()
             if run_id is None:
                 raise InputError("engine.steps(resume=True) needs the run_id of the run to be taken up")
-            launching = self._launcher.take_up(run_id, flow, deadline=_posix(deadline), stepper=stepper)
+            launching = self._launcher.take_up(run_id, flow, deadline=posix(deadline), stepper=stepper)
         elif flow is None:
             raise InputError("engine.steps() needs a flow, unless it resumes a run")
         else:
             launching = self._begin(flow, inputs, run_id, deadline, durability, never_revert, stepper)
-        run = await self._hold(launching, "suspend")
+        run = await self._callers.hold(launching, "suspend")
         try:
             while (step := await stepper.next(run)) is not None:
                 yield step
@@ -344,8 +353,8 @@ class Engine:
     ) -> Run[T]:
         """Do what :meth:`resume` does, and return the :class:`Run` instead of waiting for it."""
         self._check_open()
-        taking = self._launcher.take_up(run_id, flow, deadline=_posix(deadline), accept_changes=accept_changes)
-        return await self._hold(taking, self._on_cancel)
+        taking = self._launcher.take_up(run_id, flow, deadline=posix(deadline), accept_changes=accept_changes)
+        return await self._callers.hold(taking, self._on_cancel)
 
     async def reset(
         self, run_id: str, flow: Flow[..., T] | None = None, *, deadline: float | datetime | None = None
@@ -361,8 +370,8 @@ class Engine:
             RunNotFound, RunBusy, CorruptRecord: As for :meth:`resume`.
         """
         self._check_open()
-        taking = self._launcher.take_up(run_id, flow, deadline=_posix(deadline), start_over=True)
-        return await self._hold(taking, self._on_cancel)
+        taking = self._launcher.take_up(run_id, flow, deadline=posix(deadline), start_over=True)
+        return await self._callers.hold(taking, self._on_cancel)
 
     async def recover(self) -> list[Run[Any]]:
         """
@@ -387,13 +396,7 @@ class Engine:
             return info.state is RunState.INTERRUPTED
         if info.owner is not None:
             return False
-        requests = [
-            event
-            for record in await self._store.read(info.run_id)
-            for event in record.events
-            if isinstance(event, m.SuspendRequested)
-        ]
-        return bool(requests) and requests[-1].recover
+        return was_left(await self._store.read(info.run_id))
 
     async def cancel(self, run_id: str, flow: Flow[..., Any] | None = None, *, reason: str = "cancelled") -> RunState:
         """
@@ -411,10 +414,13 @@ class Engine:
             if info.owner is not None:
                 await self._store.request(run_id, "cancel", reason)
                 return info.state
-            run = await self._hold(self._launcher.take_up(run_id, flow, cancel_reason=reason), self._on_cancel)
+            run = await self._callers.hold(self._launcher.take_up(run_id, flow, cancel_reason=reason), self._on_cancel)
         else:
             run.cancel(reason)
         await asyncio.wait([run.ending])
+        if run.state is RunState.SUSPENDED and run.supervisor.machine.cancel_reason is None:
+            # It came too late for the run, which was being suspended; nobody has it any more.
+            return await self.cancel(run_id, flow, reason=reason)
         return run.state
 
     def running(self) -> list[Run[Any]]:
@@ -449,7 +455,7 @@ class Engine:
 
     def observe(self, observer: Observer) -> Callable[[], None]:
         """Have *observer* called with each event of every run from now on; return what ends that."""
-        return self._announcer.subscribe(_check_observer(observer))
+        return self._announcer.subscribe(check_observer(observer))
 
     def __repr__(self) -> str:
         where = self._store.location or "memory"
@@ -469,7 +475,7 @@ class Engine:
         stepper: Stepper | None = None,
     ) -> Coroutine[Any, Any, Run[Any]]:
         self._check_open()
-        level = self._durability if durability is None else _one_of("durability", durability, DURABILITY)
+        level = self._durability if durability is None else one_of("durability", durability, DURABILITY)
         if inputs is not None and not isinstance(inputs, Mapping):
             whole = as_flow(flow)
             wanted = ", ".join(f"{name!r}: ..." for name in whole.inputs)
@@ -481,69 +487,11 @@ class Engine:
             flow,
             {} if inputs is None else inputs,
             run_id=None if run_id is None else check_run_id(run_id),
-            deadline=_posix(deadline),
+            deadline=posix(deadline),
             durability=level,
             never_revert=self._never_revert if never_revert is None else never_revert,
             stepper=stepper,
         )
 
-    async def _hold(self, launching: Coroutine[Any, Any, Run[Any]], policy: str) -> Run[Any]:
-        """Wait until a run is launched. One that was, and whose caller was cancelled meanwhile, is not forgotten."""
-        if not self._store.keeps_bytes:
-            return await launching  # never waits, so no cancel can come between
-        doing = asyncio.get_running_loop().create_task(launching)
-        self._launching.add(doing)
-        doing.add_done_callback(self._launching.discard)
-        run, cancelled = await see_through(doing)
-        if cancelled is not None:
-            await self._abandoned_by_caller(run, policy, cancelled)
-            raise cancelled
-        return run
-
-    async def _attend(self, run: Run[Any], policy: str) -> Any:
-        """Wait for a run that belongs to the caller, and see to it when the caller is cancelled."""
-        try:
-            return await run
-        except asyncio.CancelledError as cancelled:
-            await self._abandoned_by_caller(run, policy, cancelled)
-            raise
-
-    async def _abandoned_by_caller(self, run: Run[Any], policy: str, cancelled: asyncio.CancelledError) -> None:
-        ending, supervisor = run.ending, run.supervisor
-        if policy == "revert" and not self._is_closing and not supervisor.is_going_down():
-            run.cancel("the caller was cancelled")
-            if await outlast(ending, self._undo_grace):
-                return
-        supervisor.suspend("the caller was cancelled", grace=0.0, recover=True)
-        await outlast(ending, None)
-        if run.state is RunState.SUSPENDED:
-            cancelled.add_note(f"run {run.run_id!r} is suspended; go on with engine.resume({run.run_id!r})")
-
     def _policy(self, on_cancel: str | None) -> str:
-        return self._on_cancel if on_cancel is None else _one_of("on_cancel", on_cancel, ("suspend", "revert"))
-
-
-def _posix(deadline: float | datetime | None) -> float | None:
-    if deadline is None or isinstance(deadline, (int, float)):
-        return deadline
-    if deadline.tzinfo is None:
-        raise InputError(f"deadline {deadline} has no time zone; pass an aware datetime, or POSIX seconds")
-    return deadline.timestamp()
-
-
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
-    if value not in allowed:
-        raise DeclarationError(f"{name}={value!r} is not one of {', '.join(map(repr, allowed))}")
-    return value
-
-
-def _check_observer(observer: Observer) -> Observer:
-    if not callable(observer):
-        raise DeclarationError(f"an observer is called with each event, and {observer!r:.80} cannot be called")
-    return observer
-
-
-def _at_least_one(name: str, value: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise DeclarationError(f"{name}={value!r} must be a whole number of at least 1")
-    return value
+        return self._on_cancel if on_cancel is None else one_of("on_cancel", on_cancel, ("suspend", "revert"))

@@ -309,6 +309,10 @@ class SchemaTooNew(StoreError):
     """The journal was written by a newer asyncflow."""
 
 
+class ValueNotAtHand(AsyncflowError):
+    """A large value is in the journal and not in memory, and whoever asked for it cannot wait; await its task."""
+
+
 class CorruptRecord(StoreError):
     """A record is missing, damaged or out of order. ``run_id`` and ``number`` say which."""
 

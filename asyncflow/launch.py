@@ -17,10 +17,9 @@ from asyncflow.errors import (
     EngineClosed,
     InputError,
     PlanChanged,
-    RunOvertaken,
+    RunBusy,
     RunSuspended,
     RunUnfinished,
-    StoreError,
 )
 from asyncflow.executors.loop import begin
 from asyncflow.graph import record as recorded
@@ -70,6 +69,8 @@ class Launcher:
         self.executors: dict[str, Executor] = {}
         # Of runs that were suspended in memory, where no other process will ever look for their flow.
         self._flows: dict[str, Flow[..., Any]] = {}
+        # Of runs that stood still, whose bodies may not all be gone.
+        self._left: dict[str, Supervisor] = {}
         self._store = store
         self._clock = clock
         self._announcer = announcer
@@ -131,6 +132,7 @@ class Launcher:
         one that has ended.
         """
         store = self._store
+        self._check_gone(run_id)
         journal = await store.claim(run_id)
         try:
             records = await journal.records()
@@ -170,6 +172,20 @@ class Launcher:
             await see_through(asyncio.get_running_loop().create_task(journal.release()))
             raise
         return self._spawn(supervisor, journal, first)
+
+    def _check_gone(self, run_id: str) -> None:
+        """Refuse a run of which a body is still there that was left behind when the run stood still."""
+        supervisor = self._left.get(run_id)
+        if supervisor is None:
+            return
+        if paths := supervisor.left_behind():
+            raise RunBusy(
+                f"run {run_id!r} was suspended, and {', '.join(map(repr, paths))} in it goes on although it was told "
+                "to stop; resume the run when that has ended",
+                run_id=run_id,
+                owner="this engine",
+            )
+        del self._left[run_id]
 
     def _id_of(self, plan: Plan) -> str:
         # In memory nobody needs a hash: the journal keeps the plan itself alive, so its address is a name.
@@ -233,7 +249,7 @@ class Launcher:
             finally:
                 if self._announcer:
                     await self._announcer.wait_idle(OBSERVERS_MAY_TAKE)
-        except (StoreError, RunOvertaken) as unreleased:
+        except Exception as unreleased:
             error = error or unreleased
         except asyncio.CancelledError as cancelled:
             going_on = cancelled  # but not before those who wait have been told
@@ -241,6 +257,8 @@ class Launcher:
             del self.runs[run.run_id]
         if supervisor.machine.phase.is_ended:
             self._flows.pop(run.run_id, None)
+        if supervisor.left_behind():
+            self._left[run.run_id] = supervisor
         if error is None:
             run.ending.set_result(value)
         else:

@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("interfaces", "context", "graph"),
     ("machine", "formats"),
     ("runtime", "stores", "executors", "observers", "artifacts"),
-    ("launch", "engine"),
+    ("checks", "callers", "launch", "engine"),
     ("", "testing"),
     ("cli", "web", "__main__"),
 )

@@ -63,7 +63,14 @@ class ThreadExecutor:
             # Idle threads may all be spoken for by calls that are in line already.
             if self._idle < len(self._line):
                 self._threads += 1
-                threading.Thread(target=self._serve, name=f"asyncflow-{self._threads}", daemon=True).start()
+                thread = threading.Thread(target=self._serve, name=f"asyncflow-{self._threads}", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # the system has no more threads to give
+                    self._threads -= 1
+                    if not self._threads:
+                        self._line.remove(work)
+                        raise
             else:
                 self._changed.notify()
         return work

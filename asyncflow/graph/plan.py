@@ -87,7 +87,13 @@ def _has_timed_scopes(plan: Plan) -> bool:
 def _has_limits(plan: Plan) -> bool:
     if any(scope.concurrency is not None for scope in plan.scopes):
         return True
-    return plan.tasks is not None and any(task.limits or task.executor == "thread" for task in plan.tasks)
+    return plan.tasks is not None and any(
+        task.limits
+        or task.executor == "thread"
+        or (task.undo is not None and task.undo_executor == "thread")
+        or (task.reconciler is not None and task.reconciler_executor == "thread")
+        for task in plan.tasks
+    )
 
 
 def _controlled(plan: Plan) -> tuple[int, ...]:

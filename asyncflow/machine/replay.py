@@ -50,6 +50,13 @@ def plans_named(records: Iterable[m.Record]) -> list[str]:
     return [event.plan for event in events if isinstance(event, naming) and event.plan is not None]
 
 
+def was_left(records: Iterable[m.Record]) -> bool:
+    """Return whether a suspended run was only left by its engine or caller, and not suspended by someone on purpose."""
+    events = (event for record in records for event in record.events)
+    requests = [event for event in events if isinstance(event, m.SuspendRequested)]
+    return bool(requests) and requests[-1].recover
+
+
 def recovery(machine: RunMachine, *, plan: str | None = None, deadline: float | None = None) -> list[m.Event]:
     """
     Return the events by which a run is taken up again: that it is, and that whatever had no ending is lost.

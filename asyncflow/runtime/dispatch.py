@@ -70,6 +70,10 @@ class Dispatcher:
         for actor in self.actors.values():
             self._desk.order(actor.cancel, "suspend")
 
+    def left_behind(self) -> list[str]:
+        """Return the paths of tasks whose actors are not gone."""
+        return [actor.path for actor in self.actors.values()]
+
     def close(self) -> None:
         """Wait for nothing any more, and give back what is not held by a body."""
         self._is_closed = True
@@ -181,6 +185,8 @@ class Dispatcher:
     def _proceed(self, task: int, attempt: int, claim: Claim | None, is_revert: bool) -> None:
         if is_revert:
             self._begin_revert(task, attempt, claim)
+        elif self._is_to_be_reconciled(task):
+            self._begin_reconcile(task, claim)
         else:
             self._begin(task, attempt, claim)
 
@@ -189,6 +195,8 @@ class Dispatcher:
         assert plan.tasks is not None
         declared = plan.tasks[task]
         executor = declared.executor if not is_revert else declared.undo_executor if declared.undo else ""
+        if not is_revert and self._is_to_be_reconciled(task):
+            executor = declared.reconciler_executor
         found = [self._pools[ENGINE]] if ENGINE in self._pools else []
         if executor == "thread":
             found.append(self._pools[THREADS])
@@ -261,16 +269,35 @@ class Dispatcher:
         self._desk.order(self._actor(task, claim).revert, attempt, kwargs)
 
     def _on_reconcile(self, command: m.Reconcile) -> None:
-        task = command.task
-        binding = self._machine.plan.bindings[task]
-        if not self._machine.wants(task) or self._must_load(binding.reads(), lambda: self._on_reconcile(command)):
-            return
+        # In line as the next attempt, which it may turn out to save.
+        self._ask(command.task, self._machine.attempts[command.task] + 1)
+
+    def _is_to_be_reconciled(self, task: int) -> bool:
+        """Whether what is to be called for *task* is its hook, which knows how a lost attempt ended."""
+        if task not in self._machine.in_doubt:
+            return False
         assert self._machine.plan.tasks is not None
-        wants = self._machine.plan.tasks[task].reconciler_wants
-        kwargs = wants.select(binding.by_name(self._desk.values), self._desk.values)
-        attempt = self._machine.attempts[task]
+        return self._machine.plan.tasks[task].reconciler is not None
+
+    def _begin_reconcile(self, task: int, claim: Claim | None) -> None:
+        machine = self._machine
+        assert machine.plan.tasks is not None
+        binding, wants = machine.plan.bindings[task], machine.plan.tasks[task].reconciler_wants
+        attempt = machine.attempts[task]
+        if self._must_load(binding.reads(), lambda: self._loaded(task, attempt + 1, claim, False)):
+            return
+        try:
+            kwargs = wants.select(binding.by_name(self._desk.values), self._desk.values)
+        except (StoreError, CodecError):
+            raise
+        except Exception as error:
+            what = f"the reconcile hook of task {machine.plan.path(task)!r}"
+            self._desk.take(m.TaskFailed(task, Failure(self._unreadable(what, error))))
+            if claim is not None:
+                self.released.append(claim)
+            return
         self._desk.take(m.ReconcileStarted(task))
-        self._desk.order(self._actor(task, None).reconcile, attempt, kwargs)
+        self._desk.order(self._actor(task, claim).reconcile, attempt, kwargs)
 
     def _outcome(self, task: int) -> Outcome[Any]:
         """Return how the attempt that is undone ended; one that was lost counts as cancelled."""

@@ -99,7 +99,7 @@ class TaskView:
         machine = self._supervisor.machine
         value = machine.values[self._task]
         if value is not NO_VALUE:
-            return Success(self._supervisor.values.open(value))
+            return Success(self._supervisor.values.value(self._task))
         return machine.outcomes.get(self._task)
 
     def __await__(self) -> Generator[Any, None, Any]:

@@ -6,9 +6,12 @@ from collections.abc import Iterable
 
 from asyncflow import messages as m
 from asyncflow.interfaces import Journal
+from asyncflow.machine.ledger import PENDING, RUNNING, WAITING
 from asyncflow.machine.run import RunMachine
 from asyncflow.outcomes import UNOPENED, Sealed
 from asyncflow.runtime.values import RunValues
+
+UNFINISHED = frozenset({PENDING, RUNNING, WAITING})
 
 
 class LargeValues:
@@ -41,6 +44,11 @@ class LargeValues:
         for sealed in self.missing(tasks, scopes):
             assert sealed.blob is not None
             sealed.payload = await self._journal.blob(sealed.blob)
+        if self._machine.is_forward:
+            for task in tasks:
+                value = self._machine.values[task]
+                if type(value) is Sealed and value.blob and (readers := self._readers_of(task)):
+                    self._readers[task] = readers
 
     def blobs_of(self, events: list[m.Event]) -> dict[str, bytes]:
         """Return the large values among *events*, which the journal keeps beside the record, by digest."""
@@ -66,14 +74,19 @@ class LargeValues:
                 self._has_read(event.task)  # type: ignore[attr-defined]
 
     def _watch(self, task: int) -> None:
-        plan = self._machine.plan
-        readers = {
-            after for after in plan.successors[task] if after < plan.size and task in plan.bindings[after].reads()
-        }
-        if readers:
+        if readers := self._readers_of(task):
             self._readers[task] = readers
         else:
             self._forget(task)
+
+    def _readers_of(self, task: int) -> set[int]:
+        """Return the tasks that read the value of *task* and have not ended."""
+        plan, states = self._machine.plan, self._machine.states
+        return {
+            after
+            for after in plan.successors[task]
+            if after < plan.size and states[after] in UNFINISHED and task in plan.bindings[after].reads()
+        }
 
     def _has_read(self, reader: int) -> None:
         for task in self._machine.plan.bindings[reader].reads():

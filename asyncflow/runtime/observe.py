@@ -7,7 +7,6 @@ import inspect
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 import attrs
 
@@ -69,8 +68,15 @@ class Subscription:
         self._announcer = announcer
         self._line: deque[Happening] = deque(maxlen=BACKLOG)
         self._pump: asyncio.Task[None] | None = None
+        self._is_telling = False
         self._has_dropped = False
         self.is_over = False
+        self.put_so_far = 0
+
+    @property
+    def seen_so_far(self) -> int:
+        """How many happenings the observer has done with, or will never see."""
+        return self.put_so_far - len(self._line) - self._is_telling
 
     @property
     def is_idle(self) -> bool:
@@ -85,6 +91,7 @@ class Subscription:
             self._has_dropped = True
             log.warning("observer %r is more than %d events behind; the oldest are dropped", self.observer, BACKLOG)
         self._line.extend(happenings)
+        self.put_so_far += len(happenings)
         if self._pump is None:
             self._pump = asyncio.get_running_loop().create_task(self._hand_on())
 
@@ -93,17 +100,23 @@ class Subscription:
             told = 0
             while self._line:
                 happening = self._line.popleft()
+                self._is_telling = True
                 try:
                     answer = self.observer(happening)
                     if inspect.isawaitable(answer):
                         await answer
-                except Exception:
+                except (Exception, asyncio.CancelledError) as error:
+                    pump = asyncio.current_task()
+                    if isinstance(error, asyncio.CancelledError) and pump is not None and pump.cancelling():
+                        raise  # told to stop; any other is something of the observer's own that was cancelled
                     log.exception("observer %r failed on %s of run %r", self.observer, happening.kind, happening.run_id)
+                self._is_telling = False
+                self._announcer.has_seen()
                 told += 1
                 if not told % 100:
                     await asyncio.sleep(0)
         finally:
-            self._pump = None
+            self._pump, self._is_telling = None, False
             self._announcer.settled(self)
 
     async def close(self) -> None:
@@ -126,7 +139,8 @@ class Announcer:
 
     def __init__(self) -> None:
         self._subscriptions: list[Subscription] = []
-        self._waiters: list[asyncio.Future[None]] = []
+        # Who waits, and how much of what each subscription was given they wait for.
+        self._waiters: list[tuple[asyncio.Future[None], list[tuple[Subscription, int]]]] = []
 
     def __bool__(self) -> bool:
         return bool(self._subscriptions)
@@ -157,19 +171,25 @@ class Announcer:
         """*subscription* has nothing more in line; let those who wait look again."""
         if subscription.is_over and subscription in self._subscriptions:
             self._subscriptions.remove(subscription)
-        if self.is_idle:
-            for waiter in self._waiters:
-                if not waiter.done():
-                    waiter.set_result(None)
-            self._waiters.clear()
+        self.has_seen()
+
+    def has_seen(self) -> None:
+        """Somebody has seen something more; let those go on who waited for that."""
+        for waiter, wanted in self._waiters:
+            if not waiter.done() and _have_seen(wanted):
+                waiter.set_result(None)
 
     async def wait_idle(self, timeout: float) -> None:
-        """Wait until everyone has seen everything, but not longer than *timeout* seconds."""
-        if self.is_idle:
+        """Wait until everyone has seen all that has been published by now, but not longer than *timeout* seconds."""
+        wanted = [(subscription, subscription.put_so_far) for subscription in self._subscriptions]
+        if _have_seen(wanted):
             return
-        waiter: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
-        await asyncio.wait([waiter], timeout=timeout)
+        waiting = (asyncio.get_running_loop().create_future(), wanted)
+        self._waiters.append(waiting)
+        try:
+            await asyncio.wait([waiting[0]], timeout=timeout)
+        finally:
+            self._waiters.remove(waiting)
 
     def __repr__(self) -> str:
         behind = sum(not subscription.is_idle for subscription in self._subscriptions)
@@ -180,3 +200,7 @@ class Announcer:
         for subscription in list(self._subscriptions):
             await subscription.close()
         self._subscriptions.clear()
+
+
+def _have_seen(wanted: Iterable[tuple[Subscription, int]]) -> bool:
+    return all(subscription.is_over or subscription.seen_so_far >= count for subscription, count in wanted)

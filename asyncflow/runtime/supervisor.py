@@ -106,6 +106,7 @@ class Supervisor:
         self._is_over = False
         self.stepper: Stepper | None = None
         """What holds this run up before each turn, if somebody takes it step by step."""
+        self._grace_until: float | None = None  # when what runs is stopped, once a suspend was asked for
         self._keeper: asyncio.Task[Any] | None = None  # the asyncio task in which this run lives
         self._interruption: BaseException | None = None
         # Tasks whose future someone holds, woken at the run's every record.
@@ -119,6 +120,10 @@ class Supervisor:
         """Whether nothing more happens here: the run has ended, stands still, or had to stop where it was."""
         return self._is_over
 
+    def left_behind(self) -> list[str]:
+        """Return the paths of tasks whose bodies are still there although nothing more happens here."""
+        return self._dispatcher.left_behind() if self._is_over else []
+
     def cancel(self, reason: str) -> None:
         """Have the run undone. Ignored once it is being undone or has ended."""
         self.inbox.send_nowait(m.CancelRequested(reason))
@@ -128,7 +133,7 @@ class Supervisor:
         if grace is not None:
             self.grace = grace
             if self.machine.suspend_reason is not None:
-                self.note(self._dispatcher.stop_bodies)
+                self.note(self._set_grace)
         self.inbox.send_nowait(m.SuspendRequested(reason, recover))
         if self.stepper is not None:
             self.stepper.set_free()  # nobody may ask any more, and the bodies have a grace only
@@ -212,11 +217,11 @@ class Supervisor:
             KeyboardInterrupt, SystemExit: A body raised it; the run is suspended.
         """
         self._keeper = asyncio.current_task()
-        for event in first:
-            self.take(event)
-        self.values.load_inputs()
-        self.watch_deadlines()
         try:
+            for event in first:
+                self.take(event)
+            self.values.load_inputs()
+            self.watch_deadlines()
             await self._turns()
         except asyncio.CancelledError:
             await self._go_down()
@@ -306,7 +311,13 @@ class Supervisor:
         if self._is_timely(event):
             self.take(event)
             if type(event) is m.SuspendRequested:
-                self.later("grace", self.clock.now() + self.grace, self._dispatcher.stop_bodies)
+                self._set_grace()
+
+    def _set_grace(self) -> None:
+        """Have bodies stopped when the grace is over, unless an earlier suspend stops them before that."""
+        until = self.clock.now() + self.grace
+        self._grace_until = until if self._grace_until is None else min(self._grace_until, until)
+        self.later("grace", self._grace_until, self._dispatcher.stop_bodies)
 
     # --- What the dispatcher calls (its Desk) -------------------------------------------------------------------------
 
@@ -415,5 +426,9 @@ class Supervisor:
             if self.machine.is_late(scope):
                 self.take(m.DeadlinePassed(scope))
 
-        if ("scope", scope) not in self._timers and self.machine.phase is RunState.RUNNING:
+        if self.machine.phase is not RunState.RUNNING:
+            return
+        if deadline <= self.clock.now():
+            passed()  # before anything starts
+        elif ("scope", scope) not in self._timers:
             self.later(("scope", scope), deadline, passed)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from asyncflow.codec import Codec
-from asyncflow.errors import ResourceMissing
+from asyncflow.errors import ResourceMissing, ValueNotAtHand
 from asyncflow.graph.controller import History, PastAttempt
 from asyncflow.graph.inputs import NoValue
 from asyncflow.machine.ledger import NO_VALUE
@@ -57,7 +57,15 @@ class RunValues:
         value = self._machine.values[task]
         if value is NO_VALUE:
             raise NoValue(self._machine.plan.path(task))
-        return self.open(value) if type(value) is Sealed else value
+        if type(value) is not Sealed:
+            return value
+        if not value.is_open and value.payload is None and value.is_kept:
+            path = self._machine.plan.path(task)
+            raise ValueNotAtHand(
+                f"the value of task {path!r} is large ({value.size_bytes} bytes) and not in memory while nobody in its "
+                f"run needs it; await run.task({path!r}) to have it"
+            )
+        return self.open(value)
 
     def history(self, scope: int, *, with_present: bool = False) -> History:
         """Return the attempts of a flow so far; *with_present* the one that goes on, or has just failed, as well."""

@@ -1,0 +1,43 @@
+"""What an engine is given, checked before anything is made of it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from asyncflow.errors import DeclarationError, InputError
+from asyncflow.interfaces import Observer
+
+
+def posix(deadline: float | datetime | None) -> float | None:
+    """
+    Return *deadline* as POSIX seconds.
+
+    Raises:
+        InputError: It is a datetime without a time zone.
+    """
+    if deadline is None or isinstance(deadline, (int, float)):
+        return deadline
+    if deadline.tzinfo is None:
+        raise InputError(f"deadline {deadline} has no time zone; pass an aware datetime, or POSIX seconds")
+    return deadline.timestamp()
+
+
+def one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
+    """Return *value* if it is one of *allowed*, or raise DeclarationError."""
+    if value not in allowed:
+        raise DeclarationError(f"{name}={value!r} is not one of {', '.join(map(repr, allowed))}")
+    return value
+
+
+def check_observer(observer: Observer) -> Observer:
+    """Return *observer* if it can be called, or raise DeclarationError."""
+    if not callable(observer):
+        raise DeclarationError(f"an observer is called with each event, and {observer!r:.80} cannot be called")
+    return observer
+
+
+def at_least_one(name: str, value: int) -> int:
+    """Return *value* if it is a whole number of at least 1, or raise DeclarationError."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise DeclarationError(f"{name}={value!r} must be a whole number of at least 1")
+    return value

@@ -1,0 +1,319 @@
+"""Corners of a run's life: what comes too late, twice, or where nobody expects it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import asyncflow as af
+from asyncflow import RunState
+from asyncflow.stores.memory import MemoryStore
+from tests.runtime.loops import LoopClock, others, run, until
+
+
+def waits_for_ever() -> Any:
+    @af.task
+    async def hang() -> None:
+        await asyncio.Event().wait()
+
+    return af.linear("waits", hang)
+
+
+@pytest.mark.parametrize("where", ["memory", "file"])
+def test_a_deadline_that_has_passed_starts_nothing(where: str, tmp_path: Path) -> None:
+    """Whoever comes too late must not have had an effect."""
+    begun: list[str] = []
+
+    @af.task
+    async def quick() -> None:
+        begun.append("quick")
+
+    async def main() -> None:
+        async with af.Engine(tmp_path / "runs.db" if where == "file" else None) as engine:
+            with pytest.raises(af.RunFailed) as failed:
+                await engine.run(af.linear("f", quick), deadline=1.0)
+            assert failed.group_contains(af.DeadlineExceeded) and failed.value.reverted
+
+    run(main, owns_time=False)
+    assert begun == []
+
+
+def test_the_earlier_of_two_graces_counts() -> None:
+    """A second suspend may be in more of a hurry than the first, and never takes away what the first has given."""
+
+    async def main() -> list[float]:
+        lasted: list[float] = []
+        for graces in ((60.0, 60.0), (60.0, 5.0), (5.0, 60.0)):
+            async with af.Engine(clock=LoopClock()) as engine:
+                began = asyncio.get_running_loop().time()
+                one = await engine.start(waits_for_ever())
+                one.suspend(grace=graces[0])
+                await asyncio.sleep(1.0)
+                one.suspend(grace=graces[1])
+                with pytest.raises(af.RunSuspended):
+                    await one
+                lasted.append(round(asyncio.get_running_loop().time() - began, 2))
+        return lasted
+
+    assert run(main) == [60.0, 6.0, 5.0]
+
+
+def test_a_run_does_not_wait_for_observers_of_another() -> None:
+    """Only for what they have not seen of itself; and nobody who waited in vain is kept."""
+
+    @af.task
+    async def quick() -> None: ...
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        held = asyncio.Event()
+
+        async def slow(happening: af.Happening) -> None:
+            if happening.run_id == "talkative":
+                await held.wait()
+
+        async with af.Engine(clock=LoopClock()) as engine:
+            engine.observe(slow)
+            began = loop.time()
+            first = await engine.start(af.linear("f", quick), run_id="talkative")
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(asyncio.shield(first.ending), 0.5)
+            held.set()
+            await first
+            for _ in range(3):
+                await engine.run(af.linear("f", quick))
+            assert loop.time() - began < 0.6
+            assert not engine._announcer._waiters
+
+    run(main)
+
+
+def test_an_observer_whose_own_waiting_was_cancelled_is_told_the_rest(caplog: pytest.LogCaptureFixture) -> None:
+    """That is its own affair, unlike a cancel of whoever hands on."""
+    told: list[str] = []
+
+    @af.task
+    async def quick() -> None: ...
+
+    async def main() -> None:
+        async def clumsy(happening: af.Happening) -> None:
+            told.append(happening.kind)
+            if happening.kind == "RunStarted":
+                raise asyncio.CancelledError
+
+        async with af.Engine() as engine:
+            engine.observe(clumsy)
+            await engine.run(af.linear("f", quick))
+
+    run(main)
+    assert told == ["RunStarted", "AttemptStarted", "AttemptSucceeded", "RunEnded"]
+    assert "failed on RunStarted" in caplog.text
+
+
+def test_a_call_for_which_there_is_no_thread_is_not_made_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has been recorded as failed must not happen after all."""
+    calls: list[str] = []
+
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    @af.task
+    def first() -> None:
+        calls.append("first")
+
+    @af.task
+    def second() -> None:
+        calls.append("second")
+
+    async def main() -> None:
+        async with af.Engine() as engine:
+            with monkeypatch.context() as patched:
+                patched.setattr(threading.Thread, "start", refuse)
+                with pytest.raises(af.RunFailed) as failed:
+                    await engine.run(af.linear("f", first))
+                assert failed.group_contains(RuntimeError, match="can't start new thread")
+            await engine.run(af.linear("g", second))
+
+    run(main, owns_time=False)
+    assert calls == ["second"]
+
+
+def test_hooks_that_ask_after_lost_attempts_take_permits(tmp_path: Path) -> None:
+    """After a crash of a wide flow there may be thousands of them."""
+    most = now = 0
+    lock = threading.Lock()
+
+    def make(is_first: bool) -> Any:
+        @af.task
+        async def pay() -> str:
+            await asyncio.Event().wait()
+            return "paid"
+
+        @pay.reconcile
+        def ask() -> Any:
+            nonlocal most, now
+            with lock:
+                now += 1
+                most = max(most, now)
+            threading.Event().wait(0.002)
+            with lock:
+                now -= 1
+            return af.Success("paid already")
+
+        return af.unordered("wide", *[pay.named(f"pay{n}") for n in range(20)])
+
+    async def main() -> None:
+        async with af.Engine(tmp_path / "runs.db", threads=2, grace=0.0) as engine:
+            await engine.start(make(True), run_id="r")
+        async with af.Engine(tmp_path / "runs.db", threads=2) as engine:
+            await engine.resume("r", make(False))
+
+    run(main, owns_time=False)
+    assert most <= 2
+
+
+def test_an_engine_is_opened_once_even_by_two_at_once(tmp_path: Path) -> None:
+    """And whoever is cancelled while it opens leaves nothing open."""
+
+    async def main() -> None:
+        engine = af.Engine(tmp_path / "runs.db")
+        first, second = await asyncio.gather(engine.open(), engine.open(), return_exceptions=True)
+        assert first is engine and isinstance(second, af.EngineClosed)
+        await engine.close()
+        opening = asyncio.ensure_future(engine.open())
+        await asyncio.sleep(0)
+        opening.cancel()
+        await asyncio.wait([opening])
+        assert opening.cancelled() and not others()
+        async with engine:
+            assert await engine.runs() == []
+
+    run(main, owns_time=False)
+
+
+@pytest.mark.parametrize(
+    ("undo_fails", "said"), [(False, None), (True, r"run 'r' is FAILED: .*NOT everything it had done could be undone")]
+)
+def test_a_cancelled_caller_is_told_what_came_of_its_run(undo_fails: bool, said: str | None) -> None:
+    """A failed undo is nothing to be silent about."""
+
+    @af.task
+    async def done() -> int:
+        return 1
+
+    @done.revert
+    async def undo() -> None:
+        if undo_fails:
+            raise ValueError("cannot")
+
+    @af.task
+    async def hang() -> None:
+        await asyncio.Event().wait()
+
+    async def main() -> list[str]:
+        async with af.Engine() as engine:
+            calling = asyncio.ensure_future(engine.run(af.linear("f", done, hang), run_id="r", on_cancel="revert"))
+            for _ in range(10):
+                await asyncio.sleep(0)
+            calling.cancel()
+            with pytest.raises(asyncio.CancelledError) as cancelled:
+                await calling
+            return list(getattr(cancelled.value, "__notes__", []))
+
+    notes = run(main)
+    if said is None:
+        assert notes == []
+    else:
+        assert len(notes) == 1 and re.match(said, notes[0], re.DOTALL)
+
+
+def test_an_error_of_a_store_that_nobody_knows_reaches_who_waits() -> None:
+    """Whatever a store of one's own raises when it lets go of a run, nobody waits for ever."""
+
+    class Broken(MemoryStore):
+        async def create(self, *args: Any) -> Any:
+            journal = await super().create(*args)
+
+            class Torn:
+                async def release(self) -> None:
+                    raise OSError("the cable")
+
+                def __getattr__(self, name: str) -> Any:
+                    return getattr(journal, name)
+
+            return Torn()
+
+    @af.task
+    async def quick() -> None: ...
+
+    async def main() -> None:
+        async with af.Engine(store=Broken()) as engine:
+            with pytest.raises(OSError, match="the cable"):
+                await engine.run(af.linear("f", quick))
+
+    run(main)
+
+
+def test_a_run_is_not_resumed_while_a_body_of_it_is_still_there(tmp_path: Path) -> None:
+    """Two bodies of one task at once is what a left-behind one must never lead to."""
+    goes_on, calls = threading.Event(), []
+
+    @af.task
+    def stubborn() -> str:
+        calls.append("called")
+        goes_on.wait(30.0)
+        return "value"
+
+    flow = af.linear("f", stubborn.with_options(provides="x"))
+
+    async def main() -> None:
+        async with af.Engine(tmp_path / "runs.db", cancel_grace=0.01) as engine:
+            one = await engine.start(flow, run_id="r")
+            await until(lambda: calls)
+            one.suspend(grace=0.0)
+            with pytest.raises(af.RunSuspended):
+                await one
+            with pytest.raises(af.RunBusy, match="'stubborn' in it goes on although it was told to stop"):
+                await engine.resume("r", flow)
+            goes_on.set()
+            await until(lambda: not one.supervisor.left_behind())
+            assert await engine.resume("r", flow) == {"x": "value"}
+
+    run(main, owns_time=False)
+    assert calls == ["called", "called"]
+
+
+def test_a_large_value_that_left_memory_is_asked_for_by_its_task(tmp_path: Path) -> None:
+    """Results cannot wait for a disk; the message says who can."""
+
+    @af.task(provides="text")
+    async def large() -> str:
+        return "x" * 200_000
+
+    @af.task(provides="size")
+    async def size(text: str) -> int:
+        return len(text)
+
+    @af.task
+    async def hang(size: int) -> None:
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        async with af.Engine(tmp_path / "runs.db", grace=0.0) as engine:
+            one = await engine.start(af.linear("f", large, size, hang))
+            await one.task("size")
+            await until(lambda: one.supervisor.large.missing([0]))
+            with pytest.raises(af.ValueNotAtHand, match=r"await run.task\('large'\) to have it"):
+                one.results["text"]
+            assert len(await one.task("large")) == 200_000
+            one.suspend(grace=0.0)
+            with pytest.raises(af.RunSuspended):
+                await one
+            assert one.state is RunState.SUSPENDED
+
+    run(main, owns_time=False)
