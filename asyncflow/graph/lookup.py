@@ -11,7 +11,7 @@ from bisect import bisect_left, bisect_right
 
 import attrs
 
-from asyncflow.errors import AmbiguousProvider
+from asyncflow.errors import AmbiguousProvider, UnknownProvider
 from asyncflow.graph.inputs import Constant
 from asyncflow.graph.place import Entry, Place, Places
 from asyncflow.graph.reference import Spec
@@ -68,9 +68,10 @@ class Lookup:
 
         Raises:
             AmbiguousProvider: Two siblings in a graph provide it.
+            UnknownProvider: A builder calls the pattern without it, and the reader cannot do without.
         """
-        places = self._places.all
-        domain = place.domain
+        places, reader = self._places.all, place
+        domain, first = place.domain, lo
         domain.read.add(name)
         provided = domain.providers.get(name)
         perhaps: list[Sibling] = []
@@ -100,9 +101,22 @@ class Lookup:
             if given is not None and name in given:
                 return Found(Constant(given[name]), tuple(perhaps), is_given=True)
             lo, hi, place = place.lo, place.hi, around
-        if place.parent >= 0 and name in self.arguments(place):
+        if place.parent < 0:
+            return Found(None, tuple(perhaps)) if perhaps else NOTHING
+        if name in self.arguments(place):
             return Found(("argument", place.index, name), tuple(perhaps), is_given=True)
-        return Found(None, tuple(perhaps), is_walled=domain is not self._open) if perhaps else NOTHING
+        if not optional:
+            # Never the run's input of that name: a builder walls names off.
+            path = self._places.item_path(reader, bisect_right(self._item_starts(reader), first) - 1)
+            have = ", ".join(map(repr, self.arguments(place))) or "nothing"
+            raise UnknownProvider(
+                f"flow {place.path!r} is called in flow {places[place.parent].flow.name!r} with {have}, and {path!r} "
+                f"needs {name!r}; pass {name}=...",
+                flow=self._flow,
+                task=path,
+                input=name,
+            )
+        return Found(None, tuple(perhaps), is_walled=True)
 
     def all_visible(self, place: Place, lo: int, hi: int, name: str) -> list[Entry]:
         """Return every provider of *name* that :meth:`find` could have found, nearest first: some may be skipped."""

@@ -138,6 +138,8 @@ class Sources:
 
     def named(self, name: str, found: Found, default: Any, annotation: Any) -> Source:
         """Return the source of an input by name, given what looking for it has found."""
+        if found.entry is None and found.is_walled:
+            return Constant(default)
         if found.entry is None:
             source = self._inputs.by_name(name, annotation, required=default is NO_DEFAULT)
         else:

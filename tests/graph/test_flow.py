@@ -175,7 +175,7 @@ BUILDER_MISTAKES: list[tuple[Callable[[], Any], str]] = [
     (lambda: flow(lambda x: crawl(x)).compile(), "flow 'crawl' is called with positional arguments in flow '<lambda>'"),
     (
         lambda: flow(lambda x: crawl(ulr=x)).compile(),
-        r"gives 'ulr' to flow 'crawl', in which nothing reads it \(did you",
+        "flow 'crawl' is called in flow '<lambda>' with 'ulr', and 'crawl/fetch' needs 'url'; pass url=...",
     ),
     (
         lambda: flow(lambda x: crawl(url=x)["pgae"]).compile(),

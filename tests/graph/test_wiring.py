@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from asyncflow.errors import AmbiguousProvider, CycleError, DeclarationError, FlowError, TypeMismatch
+from asyncflow.errors import AmbiguousProvider, CycleError, DeclarationError, FlowError, TypeMismatch, UnknownProvider
 from asyncflow.graph.decorator import task
 from asyncflow.graph.flow import Flow, flow
 from asyncflow.graph.inputs import Constant, Named, Otherwise, Output
@@ -185,6 +185,23 @@ def test_names_stay_inside_a_builder() -> None:
         return [x, inside["got"]]
 
     assert perform(sample, {"x": "run"}) == ["run", "a"]
+
+
+def test_a_pattern_in_a_builder_has_no_inputs_but_those_of_its_call() -> None:
+    """A forgotten argument is an error, and a default stands: the run's input of that name is another thing."""
+
+    @flow
+    def forgets(x: str) -> Any:
+        return [linear("inside", take())()["got"], x]
+
+    with pytest.raises(UnknownProvider, match="flow 'inside' is called in flow 'forgets' with nothing, and"):
+        forgets.compile()
+
+    @flow
+    def leaves_out(x: str) -> Any:
+        return [linear("inside", maybe())()["got"], x]
+
+    assert perform(leaves_out, {"x": "run"}) == ["default", "run"] and set(leaves_out.inputs) == {"x"}
 
 
 def test_values_pass_through_flows_without_edges_of_their_own() -> None:
