@@ -16,9 +16,10 @@ from asyncflow.stores.memory import MemoryStore
 from tests.runtime.loops import LoopClock, others, run, until
 
 
-def waits_for_ever() -> Any:
+def waits_for_ever(begun: list[str]) -> Any:
     @af.task
     async def hang() -> None:
+        begun.append("hang")
         await asyncio.Event().wait()
 
     return af.linear("waits", hang)
@@ -50,8 +51,10 @@ def test_the_earlier_of_two_graces_counts() -> None:
         lasted: list[float] = []
         for graces in ((60.0, 60.0), (60.0, 5.0), (5.0, 60.0)):
             async with af.Engine(clock=LoopClock()) as engine:
+                begun: list[str] = []
+                one = await engine.start(waits_for_ever(begun))
+                await until(lambda begun=begun: begun)  # type: ignore[misc]
                 began = asyncio.get_running_loop().time()
-                one = await engine.start(waits_for_ever())
                 one.suspend(grace=graces[0])
                 await asyncio.sleep(1.0)
                 one.suspend(grace=graces[1])
