@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar, cast
 from asyncflow.callers import Callers
 from asyncflow.checks import at_least_one, check_observer, one_of, posix
 from asyncflow.codec import Codec
-from asyncflow.errors import AsyncflowError, EngineClosed, InputError, StoreError
+from asyncflow.errors import AsyncflowError, DeclarationError, EngineClosed, InputError, StoreError
 from asyncflow.executors.inline import InlineExecutor
 from asyncflow.executors.loop import LoopExecutor
 from asyncflow.executors.thread import ThreadExecutor
@@ -475,6 +475,8 @@ class Engine:
         stepper: Stepper | None = None,
     ) -> Coroutine[Any, Any, Run[Any]]:
         self._check_open()
+        if never_revert is not None and not isinstance(never_revert, bool):
+            raise DeclarationError(f"never_revert={never_revert!r:.80} must be True or False")
         level = self._durability if durability is None else one_of("durability", durability, DURABILITY)
         if inputs is not None and not isinstance(inputs, Mapping):
             whole = as_flow(flow)

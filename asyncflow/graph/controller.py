@@ -94,7 +94,8 @@ class Controller(Task):
     """
     Decides for a flow. Subclass it, write ``execute`` and ``on_failure``, and ``revert`` if needed.
 
-    All three take ``history``, a :class:`History`, and any inputs by name; these come from outside the flow. The
+    All three take ``history``, a :class:`History`, and any inputs by name; these come from outside the flow. What it
+    gives shadows whatever has the same name outside, a value given to the run included. The
     options are those of a task. ``on_failure`` may be ``def`` (called on the loop, so it must be quick) or ``async
     def``; an exception in it counts as a failure of the flow.
 
