@@ -382,7 +382,22 @@ STARTING: dict[str, Mistake] = {
     "a missing input": (
         lambda: run(af.linear("f", fetch, parse)),
         af.InputError,
-        r"flow 'f' needs input 'url', which nothing in it provides; pass \{'url': \.\.\.\}",
+        r"flow 'f' needs input 'url' for task 'fetch', which nothing in it provides; pass \{'url': \.\.\.\}",
+    ),
+    "a provider that comes later": (
+        lambda: run(af.linear("f", parse, fetch), {"url": "x"}),
+        af.InputError,
+        r"flow 'f' needs input 'page' for task 'parse', and 'fetch', which provides it, does not come before; put it",
+    ),
+    "a provider beside its reader": (
+        lambda: run(af.unordered("f", fetch, parse), {"url": "x"}),
+        af.InputError,
+        r"'page' for task 'parse', and 'fetch', .*, put both in an af\.graph, or pass \{'page': \.\.\.\} to the run",
+    ),
+    "a context that is not said to be one": (
+        lambda: run(af.linear("f", af.task(name="t")(lambda ctx: None))),
+        af.InputError,
+        r"needs input 'ctx' for task 't', .*; what shall be the task's context is annotated af\.Context",
     ),
     "a misspelt input": (
         lambda: run(af.linear("f", fetch, parse), {"url": "x", "ulr": 1}),
@@ -563,7 +578,7 @@ CONTROLLING: dict[str, Mistake] = {
     "no input for a controller": (
         lambda: run(af.linear("f", one, retry=af.ForEachInput("hosts"))),
         af.InputError,
-        r"flow 'f' needs input 'hosts', which nothing in it provides",
+        r"flow 'f' needs input 'hosts' for task 'for_each_input', which takes it as 'values', which nothing in it",
     ),
     "no value to try": (
         lambda: run(af.linear("f", one, retry=af.ForEach([]))),

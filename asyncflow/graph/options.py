@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
 from asyncflow.errors import DeclarationError
@@ -87,6 +88,31 @@ def check_option(name: str, value: Any, what: str) -> Any:
     """
     check = _CHECKS.get(name)
     return value if check is None else check(value, f"{what} has {name}={value!r:.80}", what)
+
+
+def check_free(name: str, cls: type, taken: Container[str]) -> None:
+    """Raise DeclarationError if task class *cls*, of a user, sets an attribute that is among those *taken*."""
+    if name in taken and not cls.__module__.startswith("asyncflow."):
+        raise DeclarationError(
+            f"task class {cls.__qualname__} has an attribute {name!r} of its own, and every task has one that the "
+            "engine needs; choose another name"
+        )
+
+
+def is_async(fn: Any) -> bool:
+    """Return whether calling *fn* gives something to await."""
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(type(fn), "__call__", None))  # noqa: B004
+
+
+def executor_for(fn: Any, chosen: str, what: str) -> str:
+    """Return where *fn* runs if *chosen* is what its task says (empty: by what it is)."""
+    if is_async(fn):
+        if chosen in ("thread", "inline"):
+            raise DeclarationError(f'{what} is async and has executor="{chosen}"; leave executor out, or make it a def')
+        return chosen or "loop"
+    if chosen == "loop":
+        raise DeclarationError(f'{what} is no async def and has executor="loop"; say "inline", or make it an async def')
+    return chosen or "thread"
 
 
 def _retry(value: Any, found: str, what: str) -> Any:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from asyncflow.errors import InputError
-from asyncflow.graph.inputs import NO_ARGUMENTS, Binding, Source
+from asyncflow.graph.inputs import NO_ARGUMENTS, Binding, Named, Resource, Source
 from asyncflow.graph.wants import nearest
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 ROOT = 0
 """The index of the scope that is the whole flow."""
+
+_CONTEXT = "; what shall be the task's context is annotated af.Context"
 
 
 @attrs.frozen
@@ -288,13 +290,36 @@ class Plan:
         lent = self.lendable.intersection(resources)
         missing = [name for name in self.inputs if name in self.required and name not in given and name not in lent]
         if missing:
+            for name in missing:
+                self._check_order(name)
             pairs = ", ".join(f"{name!r}: ..." for name in missing)
             raise InputError(
                 f"flow {self.flow!r} needs {'input' if len(missing) == 1 else 'inputs'} "
-                f"{', '.join(map(repr, missing))}, which nothing in it provides; pass {{{pairs}}} to the run, or give "
-                "the parameter a default"
+                f"{', '.join(map(self._described, missing))}, which nothing in it provides; pass {{{pairs}}} to the "
+                f"run, or give the parameter a default{_CONTEXT if {'ctx', 'context'}.intersection(missing) else ''}"
             )
         return dict(given)
+
+    def _check_order(self, name: str) -> None:
+        """Raise InputError if a task provides input *name* and its reader does not come after it."""
+        late = [self.path(task) for source in self.provided.get(name, ()) for task in source.tasks()]
+        if late:
+            raise InputError(
+                f"flow {self.flow!r} needs input {self._described(name)}, and {late[0]!r}, which provides it, does not "
+                f"come before; put it before in an af.linear, put both in an af.graph, or pass {{{name!r}: ...}} to "
+                "the run"
+            )
+
+    def _described(self, name: str) -> str:
+        """Return an input as a message names it, with the first task that is wired to it by name."""
+        for task, binding in enumerate(self.bindings):
+            parameters = [*binding.names, *(parameter for parameter, _ in binding.keyword)]
+            for parameter, source in zip(parameters, binding.sources(), strict=True):
+                # An optional one is not what needs it: its source is an Otherwise.
+                if type(source) is Named and source.name == name and type(source.providers[0]) is Resource:
+                    taken = "" if parameter == name else f", which takes it as {parameter!r}"
+                    return f"{name!r} for task {self.path(task)!r}{taken}"
+        return repr(name)
 
     def annotations(self) -> Iterator[Any]:
         """Yield each annotation that a journaled value may have: of inputs, and of what bodies and reverts return."""

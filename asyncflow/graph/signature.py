@@ -33,6 +33,9 @@ NO_DEFAULT: Any = inspect.Parameter.empty
 """The default of a parameter that has none."""
 
 
+_CONTEXTS = ("Context", "af.Context", "asyncflow.Context")
+
+
 @attrs.frozen
 class ResourceDefault:
     """The default of a parameter that wants a resource of the engine; made by :func:`resource`."""
@@ -141,14 +144,14 @@ class Signature:
 
     def _is_context(self, parameter: inspect.Parameter) -> bool:
         raw = parameter.annotation
-        if raw is Context:
-            return True
-        if not isinstance(raw, str) or not raw.endswith("Context"):
+        if isinstance(raw, str) and "Context" not in raw:
             return False
         # Not kept: other names of the module may not be there yet.
-        hint = resolve(raw, self._fn)
+        hint = resolve(raw, self._fn) if isinstance(raw, str) else raw
+        if typing.get_origin(hint) in (typing.Union, types.UnionType):
+            return Context in typing.get_args(hint)
         # A name that only a type checker imports cannot be resolved; by these spellings it can only be ours.
-        return hint is Context or (hint is UNKNOWN and raw in ("Context", "af.Context", "asyncflow.Context"))
+        return hint is Context or (hint is UNKNOWN and raw.removesuffix(" | None") in _CONTEXTS)
 
     def hint(self, name: str) -> Any:
         """Return the resolved annotation of a parameter, or of ``"return"``; ``UNKNOWN`` where there is none."""

@@ -12,13 +12,21 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Generic, Literal, ParamSpec, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, ParamSpec, TypeVar, Unpack, cast
 
 from asyncflow.errors import DeclarationError
 from asyncflow.graph.builder import call_in_builder
 from asyncflow.graph.condition import Condition, check_condition
 from asyncflow.graph.hooks import with_hooks
-from asyncflow.graph.options import WIRING, TaskOptions, check_option, check_option_names
+from asyncflow.graph.options import (
+    WIRING,
+    TaskOptions,
+    check_free,
+    check_option,
+    check_option_names,
+    executor_for,
+    is_async,
+)
 from asyncflow.graph.policy import Retry
 from asyncflow.graph.provides import WHOLE, Given, Provides, given_by, missing_from
 from asyncflow.graph.reference import Origin
@@ -33,24 +41,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T", bound="Task")
 
 
-def _is_async(fn: Any) -> bool:
-    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(type(fn), "__call__", None))  # noqa: B004
-
-
 def _check_body(fn: Any, what: str) -> None:
     if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
         raise DeclarationError(f"{what} yields, and a task gives one value; return a list")
-
-
-def _executor_for(fn: Any, chosen: str, what: str) -> str:
-    """Return where *fn* runs if *chosen* is what its task says (empty: by what it is)."""
-    if _is_async(fn):
-        if chosen in ("thread", "inline"):
-            raise DeclarationError(f'{what} is async and has executor="{chosen}"; leave executor out, or make it a def')
-        return chosen or "loop"
-    if chosen == "loop":
-        raise DeclarationError(f'{what} is no async def and has executor="loop"; say "inline", or make it an async def')
-    return chosen or "thread"
 
 
 class Task:
@@ -60,7 +53,8 @@ class Task:
     ``execute`` and ``revert`` may be ``def`` (in a thread) or ``async def``; ``pre_execute``, ``post_execute``,
     ``pre_revert`` and ``post_revert``, which take nothing, are called around them. The options of ``TaskOptions`` are
     class attributes, and keywords for one instance. A class without a ``name`` is known by its own in lower case,
-    ``ParseFile`` as ``parse_file``. A subclass may have any ``__init__`` of its own.
+    ``ParseFile`` as ``parse_file``. A subclass may have any ``__init__`` of its own, and attributes of any
+    name but those that are here already.
 
     Attributes:
         body: What does the work, bound to the task.
@@ -126,6 +120,8 @@ class Task:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         own = vars(cls)
+        for name in (*own, *own.get("__annotations__", {})):
+            check_free(name, cls, _TAKEN)
         if own.get("name"):
             cls._has_own_name = True
         elif not cls._has_own_name and "name" not in own.get("__annotations__", {}):
@@ -154,6 +150,12 @@ class Task:
                 f"{name} has no execute(); subclass it and write one, or decorate a function with @af.task"
             )
         self._set(cast("dict[str, Any]", options))
+
+    if not TYPE_CHECKING:  # A type checker would take it for leave to set anything.
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            check_free(name, type(self), _TAKEN)
+            object.__setattr__(self, name, value)
 
     def execute(self, *args: Any, **kwargs: Any) -> Any:
         """Do the work. Every subclass has its own, ``def`` or ``async def``, with its inputs as parameters."""
@@ -220,7 +222,7 @@ class Task:
     def _fill(self, body: Any, undo: Any, hook: Any, *, method: bool) -> None:
         put = functools.partial(object.__setattr__, self)
         what, signature = f"task {self.name!r}", self.wants.signature
-        executor = _executor_for(body, self.executor, what)
+        executor = executor_for(body, self.executor, what)
         put("executor", executor)
         put("body", body)
         put("wants_context", signature.wants_context)
@@ -237,8 +239,8 @@ class Task:
         what = f"the revert of task {self.name!r}"
         if undo is not None:
             _check_body(undo, what)
-            inline = self.executor == "inline" and not _is_async(undo)
-            put("undo_executor", "inline" if inline else _executor_for(undo, "", what))
+            inline = self.executor == "inline" and not is_async(undo)
+            put("undo_executor", "inline" if inline else executor_for(undo, "", what))
             signature, body = Signature(undo, what=what), self.wants.signature
             own = own_inputs(self.revert_requires, self.revert_rebind, signature, what)
             put("undo_wants", HookWants(signature, what, body, is_revert=True, has_history=self._has_history, own=own))
@@ -250,7 +252,7 @@ class Task:
         what = f"the reconcile hook of task {self.name!r}"
         if hook is not None:
             _check_body(hook, what)
-            put("reconciler_executor", _executor_for(hook, "", what))
+            put("reconciler_executor", executor_for(hook, "", what))
             put("reconciler_wants", HookWants(Signature(hook, what=what), what, self.wants.signature, is_revert=False))
         put("reconciler", hook)
 
@@ -315,6 +317,11 @@ class Task:
         return f"<task {self.name!r}>"
 
 
+# What may be written in a subclass, or is written there by this class: attrs copies that when it makes a class anew.
+_FREE = {"execute", *TaskOptions.__annotations__, "_class_signature", "_class_wants", "_has_own_name"}
+_TAKEN = {name for name in (*vars(Task), *Task.__annotations__, "_flow", "_reconcile") if name[:2] != "__"} - _FREE
+
+
 class FunctionTask(Task, Generic[P, R]):
     """
     A task made of a function by ``@af.task``. ``fn`` is the function itself, for calling it in a unit test.
@@ -328,8 +335,8 @@ class FunctionTask(Task, Generic[P, R]):
 
     def __init__(self, fn: Callable[..., Any], **options: Unpack[TaskOptions]) -> None:
         given = cast("dict[str, Any]", options)
-        name = str(given.get("name") or getattr(fn, "__name__", ""))
-        if not given.get("name") and (not name or name == "<lambda>"):
+        name = given.get("name", getattr(fn, "__name__", ""))
+        if "name" not in given and (not name or name == "<lambda>"):
             raise DeclarationError(f"the function {fn!r:.80} has no name to call a task by; say af.task(name=...)")
         _check_body(fn, f"task {name!r}")
         functools.update_wrapper(self, fn)

@@ -91,6 +91,13 @@ class Wants:
         for parameter in signature.parameters:
             name = renamed.get(parameter.name, parameter.name)
             listed = parameter.name in required or name in required
+            if name != parameter.name and parameter.name in injected:
+                raise DeclarationError(f"{what} injects {parameter.name!r} and rebinds it to {name!r}; leave one out")
+            if name != parameter.name and parameter.is_resource:
+                raise DeclarationError(
+                    f"{what} rebinds {parameter.name!r}, which is a resource, to {name!r}; write "
+                    f'{parameter.name}=af.resource("{name}") in its signature'
+                )
             if parameter.name in injected:
                 fixed: Constant | Resource | None = Constant(injected[parameter.name])
             elif parameter.is_resource:
@@ -143,6 +150,11 @@ class Wants:
                     f"{self.what} has rebind={rebind!r:.80} for {len(parameters)} parameters; give no more names"
                 )
             rebind = dict(zip(parameters, rebind, strict=False))
+        if isinstance(rebind, str):
+            raise DeclarationError(
+                f"{self.what} has rebind={rebind!r:.80}; give names in order of its parameters, as in "
+                f"rebind=[{rebind!r:.80}], or a mapping of parameter names"
+            )
         renamed = _mapping(rebind, self.what, "rebind")
         for parameter, name in renamed.items():
             if not isinstance(name, str) or not name:

@@ -300,13 +300,13 @@ def test_a_flow_tells_what_it_needs_and_gives() -> None:
 @pytest.mark.parametrize(
     ("sample", "given", "message"),
     [
-        (crawl, {}, "flow 'crawl' needs input 'url', which nothing in it provides; pass {'url': ...} to the run"),
+        (crawl, {}, "flow 'crawl' needs input 'url' for task 'fetch', which nothing in it provides; pass {'url'"),
         (
             crawl,
             {"ulr": 1},
             r"neither requires nor provides input 'ulr' \(did you mean 'url'\?\); its inputs are: 'url'",
         ),
-        (unordered("u", add), {}, "flow 'u' needs inputs 'a', 'b', which nothing"),
+        (unordered("u", add), {}, "flow 'u' needs inputs 'a' for task 'add', 'b' for task 'add', which nothing"),
         (twice, {"x": 1, "y": 2}, "flow 'twice' neither requires nor provides input 'y'"),
     ],
 )

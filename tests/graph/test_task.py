@@ -85,7 +85,10 @@ def test_the_context_is_not_an_input() -> None:
     @task
     async def dotted(ctx: context.Context, url: str) -> None: ...
 
-    for one in (named, dotted):
+    @task
+    async def optional(ctx: context.Context | None, url: str) -> None: ...
+
+    for one in (named, dotted, optional):
         assert one.wants_context
         assert [parameter.name for parameter in one.wants.signature.parameters] == ["url"]
 
@@ -214,6 +217,33 @@ def test_a_class_task_needs_no_call_of_our_constructor() -> None:
         assert copy.body.__self__ is copy  # type: ignore[attr-defined]
 
 
+def test_what_the_engine_keeps_on_a_task_is_not_overwritten() -> None:
+    """An attribute called body would be gone when execute reads it, and match would break the call."""
+
+    class Mail(Task):
+        def __init__(self, subject: str, body: str) -> None:
+            self.subject = subject
+            self.body = body  # type: ignore[assignment,method-assign]
+
+        def execute(self) -> str:
+            return self.subject
+
+    with pytest.raises(DeclarationError, match=r"has an attribute 'body' of its own, .*; choose another name"):
+        Mail("hello", "text")
+
+    with pytest.raises(DeclarationError, match=r"Search has an attribute 'match' of its own"):
+
+        class Search(Task):
+            def match(self, line: str) -> bool:  # type: ignore[override]
+                return bool(line)
+
+    with pytest.raises(DeclarationError, match=r"Letter has an attribute 'undo' of its own"):
+
+        @dataclasses.dataclass(frozen=True)
+        class Letter(Task):
+            undo: str  # type: ignore[assignment]
+
+
 def test_an_instance_may_differ_from_its_class() -> None:
     """What the class says is the default for all."""
 
@@ -276,6 +306,10 @@ def generator() -> Any:
 
 
 async def plain(a: int) -> None: ...
+
+
+@task
+def with_pool(a: int, db: Any = resource()) -> None: ...  # noqa: B008
 
 
 def with_context_last(a: int, ctx: Context) -> None: ...
@@ -356,6 +390,13 @@ MISTAKES: list[tuple[Callable[[], Any], str]] = [
     (lambda: fetch.with_options(inject=["url"]), "has inject=.*; give a mapping"),  # type: ignore[arg-type]
     (lambda: fetch.with_options(rebind={"u": "x"}), "has rebind='u', which its parameters"),
     (lambda: fetch.with_options(rebind=["a", "b", "c"]), "for 2 parameters; give no more names"),
+    (lambda: fetch.with_options(rebind="link"), r"has rebind='link'; give names in order of its .*rebind=\['link'\]"),
+    (lambda: fetch.with_options(rebind={"url": "u"}, inject={"url": 1}), "injects 'url' and rebinds it to 'u'; leave"),
+    (
+        lambda: with_pool.with_options(rebind={"db": "pool"}),
+        r"rebinds 'db', which is a resource, to 'pool'; write db=af.resource\(\"pool\"\) in its signature",
+    ),
+    (lambda: task(name="")(len), "task name '' is unusable"),
     (lambda: fetch.with_options(rebind={"url": 3}), "rebinds 'url' to 3; give the name of an input"),  # type: ignore[dict-item]
     (lambda: fetch.with_options(auto_extract=0), "has auto_extract=0; give True or False"),  # type: ignore[arg-type]
     (lambda: fetch.with_options(auto_extract=False), "has auto_extract=False and does not list parameter 'url'"),
