@@ -60,7 +60,8 @@ def install(session: nox.Session, group: str) -> None:
 def tests(session: nox.Session) -> None:
     """Run the default test suite. Arguments go to pytest: ``nox -s tests -- -k resume``."""
     install(session, "test")
-    session.run("python", "-m", "pytest", "-q", *session.posargs)
+    # As many processes as there are processors: no test may depend on another, or on being alone.
+    session.run("python", "-m", "pytest", "-q", "-n", "auto", "--dist", "worksteal", *session.posargs)
 
 
 @nox.session
