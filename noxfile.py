@@ -92,7 +92,7 @@ def examples(session: nox.Session) -> None:
 def proof(session: nox.Session) -> None:
     """Run what takes long: fifty kills of the main job, and many more examples of every property."""
     install(session, "test")
-    session.run("python", "-m", "pytest", "-q", "-m", "slow", *session.posargs)
+    session.run("python", "-m", "pytest", "-q", "-n", "auto", "-m", "slow", *session.posargs)
 
 
 @nox.session
