@@ -757,3 +757,28 @@ def test_a_run_whose_journal_breaks_stops_at_once_and_holds_nothing(
             assert (await engine.resume("r", flow))["after"] == "after the door"
 
     run(main)
+
+
+def test_cancelling_who_merely_waits_leaves_the_run_alone() -> None:
+    """A run of ``engine.start()`` belongs to the engine; anyone may wait for it, and stop waiting."""
+
+    @af.task
+    async def slow() -> int:
+        await asyncio.sleep(1.0)
+        return 5
+
+    async def main() -> None:
+        async with af.Engine(clock=LoopClock()) as engine:
+            one = await engine.start(slow)
+
+            async def wait() -> int:
+                return await one
+
+            waiters = [asyncio.create_task(wait()) for _ in range(3)]
+            await asyncio.sleep(0)
+            waiters[0].cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiters[0]
+            assert await waiters[1] == await waiters[2] == await one == 5
+
+    run(main)

@@ -51,6 +51,48 @@ def groups(size: int) -> Flow[..., Any]:
     return af.linear("groups", *halves)
 
 
+def value_of(flow: Any) -> Any:
+    """Run *flow* in memory, and keep nothing of it."""
+
+    async def main() -> Any:
+        async with af.Engine(keep=0) as engine:
+            return await engine.run(flow)
+
+    return asyncio.run(main())
+
+
+def test_a_chain_of_100_000_tasks_runs() -> None:
+    """No recursion over the chain, in compiling, running or undoing."""
+    assert value_of(chain(100_000)) == 100_000
+
+
+def test_100_000_unordered_tasks_run() -> None:
+    """A wide flow is listed and started a thousand at a time."""
+    flow = af.unordered("wide", *(one.named(f"t{number}") for number in range(100_000)))
+    assert value_of(flow) == {}
+    assert flow.compile().size == 100_000
+
+
+def test_two_groups_in_sequence_meet_at_a_gate() -> None:
+    """5,000 before 5,000 would be 25 million edges without one."""
+    before = af.unordered("before", *(one.named(f"t{number}") for number in range(5_000)))
+    after = af.unordered("after", *(one.named(f"t{number}") for number in range(5_000)))
+    flow = af.linear("groups", before, after)
+    plan = flow.compile()
+    assert sum(map(len, plan.successors)) == 10_000
+    assert len(plan.successors) - plan.size == 1
+    assert value_of(flow) == {}
+
+
+@pytest.mark.parametrize("kind", [af.linear, af.unordered, af.graph])
+def test_nesting_1_000_deep_runs(kind: Any) -> None:
+    """Flows are made by programs, and programs nest."""
+    flow: Any = kind("f0", one.with_options(provides="x"))
+    for depth in range(1, 1_000):
+        flow = kind(f"f{depth}", flow)
+    assert value_of(flow) == {"x": 1}
+
+
 @pytest.mark.parametrize("make", [chain, wide])
 def test_tens_of_thousands_of_tasks_are_undone_again(make: Callable[[int], Flow[..., Any]]) -> None:
     """Undoing is as linear as doing, and recurses over nothing either."""
