@@ -354,9 +354,11 @@ class Actor:
 
     def _limit_passed(self) -> None:
         self._limit = None
+        if self._order is not None:
+            return  # the first order stands
         if self.is_undoing:
             self._stop_revert()
-        elif self._order is None:
+        else:
             # The machine answers with a Cancel: the order is journaled before it reaches the body.
             self._home.report(m.TimeLimitPassed(self.task))
 
