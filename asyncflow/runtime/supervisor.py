@@ -9,6 +9,7 @@ while a commit is under way goes into the next.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections import deque
@@ -117,11 +118,18 @@ class Supervisor:
         return self._is_over
 
     def cancel(self, reason: str) -> None:
-        """Have the run undone. Ignored once it is being undone or has ended."""
-        self.inbox.send_nowait(m.CancelRequested(reason))
+        """Have the run undone. Ignored once it is being undone or has ended. From any thread."""
+        if not self._is_handed_over(lambda: self.cancel(reason)):
+            self.inbox.send_nowait(m.CancelRequested(reason))
 
     def suspend(self, reason: str, *, grace: float | None = None, recover: bool = False) -> None:
-        """Have the run stand still: what runs gets *grace* seconds to end by itself, is stopped then, and is lost."""
+        """
+        Have the run stand still: what runs gets *grace* seconds to end by itself, is stopped then, and is lost.
+
+        From any thread.
+        """
+        if self._is_handed_over(lambda: self.suspend(reason, grace=grace, recover=recover)):
+            return
         if grace is not None:
             self.grace = grace
             if self.machine.suspend_reason is not None:
@@ -149,6 +157,15 @@ class Supervisor:
         finally:
             unsubscribe()
 
+    def _is_handed_over(self, act: Callable[[], None]) -> bool:
+        """Have *act* called on the loop if this is another thread, and return whether it is."""
+        if threading.get_ident() == self._thread:
+            return False
+        # A loop that has closed is told nothing: this is a body that was left behind.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(act)
+        return True
+
     # --- What actors call (their Home) --------------------------------------------------------------------------------
 
     def report(self, event: m.Event) -> None:
@@ -157,8 +174,7 @@ class Supervisor:
 
     def tell(self, event: m.Event) -> None:
         """Take what a body tells: observers hear it at once, the journal with its next record. From any thread."""
-        if threading.get_ident() != self._thread:
-            self._loop.call_soon_threadsafe(self.tell, event)
+        if self._is_handed_over(lambda: self.tell(event)):
             return
         if self._is_over:
             return  # by a body that was left behind
