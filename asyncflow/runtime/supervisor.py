@@ -156,6 +156,7 @@ class Supervisor:
                     await self._announcer.wait_idle(1.0)
         finally:
             unsubscribe()
+            self.on_over.remove(line.wake)
 
     def _is_handed_over(self, act: Callable[[], None]) -> bool:
         """Have *act* called on the loop if this is another thread, and return whether it is."""
@@ -210,8 +211,10 @@ class Supervisor:
 
     def rest(self) -> None:
         """Take the run as it is, to be read: it has ended, and nothing more happens in it."""
-        self.values.load_inputs()
-        self._finish()
+        try:
+            self.values.load_inputs()
+        finally:
+            self._finish()
 
     async def live(self, first: list[m.Event]) -> None:
         """
