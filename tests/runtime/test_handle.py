@@ -635,6 +635,56 @@ def test_nothing_starts_in_an_engine_that_is_closing() -> None:
     run(main)
 
 
+def test_a_cancel_does_not_take_up_a_run_in_an_engine_that_has_begun_to_close() -> None:
+    """The engine looks once for what must end before its store is closed."""
+
+    async def main() -> None:
+        door = Door()
+        engine = await af.Engine(clock=LoopClock()).open()
+        one = await engine.start(behind(door), run_id="r")
+        one.suspend(grace=0.0)
+        with pytest.raises(af.RunSuspended):
+            await one
+        look = engine._store.info
+
+        async def look_slowly(run_id: str) -> af.RunInfo:
+            info = await look(run_id)
+            await engine.close()
+            return info
+
+        engine._store.info = look_slowly  # type: ignore[method-assign]
+        with pytest.raises(af.EngineClosed):
+            await engine.cancel("r")
+        assert one.state is RunState.SUSPENDED and not engine.running()
+
+    run(main)
+
+
+def test_a_heartbeat_goes_on_after_any_failure(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    """Without it, requests of other processes are not seen, and this one is taken for dead."""
+
+    async def main() -> None:
+        door = Door()
+        async with af.Engine(tmp_path / "runs.db") as engine:
+            one = await engine.start(behind(door), run_id="r")
+            beat, beats = engine._store.beat, 0
+
+            async def fails_once() -> Any:
+                nonlocal beats
+                beats += 1
+                if beats == 1:
+                    raise OSError("no more files")
+                return await beat()
+
+            engine._store.beat = fails_once  # type: ignore[method-assign]
+            await engine._store.request("r", "cancel", "from elsewhere")
+            with pytest.raises(af.RunCancelled, match="from elsewhere"):
+                await one
+
+    asyncio.run(main())
+    assert "the heartbeat could not be written" in caplog.text
+
+
 def test_a_run_that_has_ended_tells_so_although_its_inputs_cannot_be_read(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
