@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar, cast
 from asyncflow.callers import Callers
 from asyncflow.checks import at_least_one, check_observer, one_of, posix
 from asyncflow.codec import Codec
-from asyncflow.errors import AsyncflowError, DeclarationError, EngineClosed, InputError, StoreError
+from asyncflow.errors import AsyncflowError, DeclarationError, EngineClosed, InputError
 from asyncflow.executors.inline import InlineExecutor
 from asyncflow.executors.loop import LoopExecutor
 from asyncflow.executors.thread import ThreadExecutor
@@ -201,7 +201,7 @@ class Engine:
             await asyncio.sleep(HEARTBEAT)
             try:
                 requests = await self._store.beat()
-            except StoreError:
+            except Exception:  # also one that the store did not expect: without a heartbeat, others take this for dead
                 log.exception("the heartbeat could not be written")
                 continue
             for request in requests:
@@ -414,6 +414,7 @@ class Engine:
             if info.owner is not None:
                 await self._store.request(run_id, "cancel", reason)
                 return info.state
+            self._check_open()  # it may have begun to close while the store was asked
             run = await self._callers.hold(self._launcher.take_up(run_id, flow, cancel_reason=reason), self._on_cancel)
         else:
             run.cancel(reason)

@@ -226,10 +226,10 @@ class Launcher:
         if run.ending.done():
             return
         del self.runs[run.run_id]
-        run.supervisor.rest()
         text = f"run {run.run_id!r} had not begun when the event loop closed; go on with engine.resume({run.run_id!r})"
         run.ending.set_exception(RunSuspended(text, run_id=run.run_id, reason="the event loop is closing"))
         run.ending.exception()
+        run.supervisor.rest()
 
     async def _look_after(self, run: Run[Any], supervisor: Supervisor, journal: Journal, first: list[m.Event]) -> None:
         value: Any = None

@@ -5,6 +5,8 @@ Crashes seen from inside: a body takes an image of the journal as a dead process
 from __future__ import annotations
 
 import asyncio
+import enum
+import re
 import sqlite3
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -175,6 +177,38 @@ def test_a_reconcile_hook_tells_how_a_lost_attempt_ended(
     assert crash.run(flow, {"amount": 7}) == "paid"
     assert crash.resume(flow) == value
     assert calls == expected
+
+
+class _Colour(enum.Enum):
+    RED = "red"
+
+
+@pytest.mark.parametrize("answer", ["paid already", _Colour.RED])
+def test_a_reconcile_hook_that_returns_no_outcome_is_told_what_to_return(tmp_path: Path, answer: Any) -> None:
+    """A value by itself may be meant as either: that the attempt succeeded, or what the outside world says of it."""
+    crash = Crash(tmp_path)
+
+    @af.task(retry=af.Retry(3, af.Fixed(0.0), on=(Exception,)))
+    async def pay() -> str:
+        calls.append("pay")
+        crash.take()
+        return "paid"
+
+    @pay.reconcile
+    async def ask() -> Any:
+        return answer
+
+    @af.flow
+    def flow() -> str:
+        return pay()
+
+    assert crash.run(flow) == "paid"
+    with pytest.raises(af.RunFailed) as failed:
+        crash.resume(flow)
+    [error] = failed.value.exceptions
+    found = r"the reconcile hook of task 'pay' returned a \w+, which is no outcome; return Success\(value\) or"
+    assert isinstance(error, TypeError) and re.match(found, str(error))
+    assert calls == ["pay"], "whether it was paid is not known, so it is not paid again"
 
 
 def test_a_task_that_kills_its_process_is_given_up(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from asyncflow.errors import AttemptAbandoned, MissingElement, StrayCancellation
 from asyncflow.graph.task import Task
 from asyncflow.ids import idempotency_key
 from asyncflow.interfaces import Call, Clock, Executor, Timer, Work
-from asyncflow.outcomes import Cancelled, Failure, Sealed, TimedOut
+from asyncflow.outcomes import Cancelled, Failure, Sealed, Success, TimedOut
 from asyncflow.runtime.permits import Claim
 
 log = logging.getLogger("asyncflow.run")
@@ -314,8 +314,14 @@ class Actor:
             self._fail(value.exception)
         elif isinstance(value, (Cancelled, TimedOut)):
             self._home.report(m.AttemptTimedOut(self.task, False))
+        elif isinstance(value, Success):
+            self._succeed(value.value)
         else:
-            self._succeed(getattr(value, "value", value))
+            text = (
+                f"the reconcile hook of task {self.path!r} returned a {type(value).__name__}, which is no outcome; "
+                "return Success(value) or Failure(error), or None to have the attempt made again"
+            )
+            self._fail(TypeError(text), retriable=False)
 
     def _revert_ended(self, value: Any, error: BaseException | None) -> None:
         home, declared = self._home, self.declared
@@ -354,9 +360,11 @@ class Actor:
 
     def _limit_passed(self) -> None:
         self._limit = None
+        if self._order is not None:
+            return  # the first order stands
         if self.is_undoing:
             self._stop_revert()
-        elif self._order is None:
+        else:
             # The machine answers with a Cancel: the order is journaled before it reaches the body.
             self._home.report(m.TimeLimitPassed(self.task))
 

@@ -216,7 +216,8 @@ class Run(Generic[T]):
         """
         Have the run undone: what runs is told to stop, what has completed is reverted, dependents first.
 
-        Returns at once; await the run to see it done. Nothing happens if it is being undone already or has ended.
+        Returns at once; await the run to see it done. Nothing happens if it is being undone already or has ended. May
+        be called from any thread, as :meth:`suspend` may.
         """
         self.supervisor.cancel(reason)
 

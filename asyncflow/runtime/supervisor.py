@@ -9,6 +9,7 @@ while a commit is under way goes into the next.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections import deque
@@ -125,11 +126,18 @@ class Supervisor:
         return self._dispatcher.left_behind() if self._is_over else []
 
     def cancel(self, reason: str) -> None:
-        """Have the run undone. Ignored once it is being undone or has ended."""
-        self.inbox.send_nowait(m.CancelRequested(reason))
+        """Have the run undone. Ignored once it is being undone or has ended. From any thread."""
+        if not self._is_handed_over(lambda: self.cancel(reason)):
+            self.inbox.send_nowait(m.CancelRequested(reason))
 
     def suspend(self, reason: str, *, grace: float | None = None, recover: bool = False) -> None:
-        """Have the run stand still: what runs gets *grace* seconds to end by itself, is stopped then, and is lost."""
+        """
+        Have the run stand still: what runs gets *grace* seconds to end by itself, is stopped then, and is lost.
+
+        From any thread.
+        """
+        if self._is_handed_over(lambda: self.suspend(reason, grace=grace, recover=recover)):
+            return
         if grace is not None:
             self.grace = grace
             if self.machine.suspend_reason is not None:
@@ -158,6 +166,16 @@ class Supervisor:
                     await self._announcer.wait_idle(1.0)
         finally:
             unsubscribe()
+            self.on_over.remove(line.wake)
+
+    def _is_handed_over(self, act: Callable[[], None]) -> bool:
+        """Have *act* called on the loop if this is another thread, and return whether it is."""
+        if threading.get_ident() == self._thread:
+            return False
+        # A loop that has closed is told nothing: this is a body that was left behind.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(act)
+        return True
 
     # --- What actors call (their Home) --------------------------------------------------------------------------------
 
@@ -167,8 +185,7 @@ class Supervisor:
 
     def tell(self, event: m.Event) -> None:
         """Take what a body tells: observers hear it at once, the journal with its next record. From any thread."""
-        if threading.get_ident() != self._thread:
-            self._loop.call_soon_threadsafe(self.tell, event)
+        if self._is_handed_over(lambda: self.tell(event)):
             return
         if self._is_over:
             return  # by a body that was left behind
@@ -204,8 +221,10 @@ class Supervisor:
 
     def rest(self) -> None:
         """Take the run as it is, to be read: it has ended, and nothing more happens in it."""
-        self.values.load_inputs()
-        self._finish()
+        try:
+            self.values.load_inputs()
+        finally:
+            self._finish()
 
     async def live(self, first: list[m.Event]) -> None:
         """

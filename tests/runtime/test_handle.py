@@ -13,6 +13,7 @@ import asyncflow as af
 from asyncflow import RunState, TaskState
 from asyncflow.graph.flow import Flow
 from asyncflow.observers import Capture
+from asyncflow.runtime.values import RunValues
 from tests.runtime.loops import LoopClock, others, run, until
 from tests.runtime.scenes import FullJournal
 
@@ -292,6 +293,27 @@ def test_events_are_told_until_the_run_is_over(leaves_early: bool) -> None:
             assert kinds[-4:] == ([*seen, ("RunEnded", "")] if not leaves_early else kinds[-1:])
             assert not engine._announcer, "nobody watches any more"
             beside.cancel()
+
+    run(main)
+
+
+def test_who_no_longer_watches_is_forgotten() -> None:
+    """A page that shows a run is opened and closed many times while it lives."""
+
+    async def main() -> None:
+        door = Door()
+        async with af.Engine(clock=LoopClock()) as engine:
+            one = await engine.start(behind(door))
+            for _ in range(3):
+                events = one.events()
+                watching = asyncio.ensure_future(anext(events))
+                await asyncio.sleep(1.0)
+                watching.cancel()
+                await asyncio.wait([watching])
+                await events.aclose()
+            assert not one.supervisor.on_over
+            door.open.set()
+            await one
 
     run(main)
 
@@ -611,6 +633,82 @@ def test_nothing_starts_in_an_engine_that_is_closing() -> None:
         assert repr(engine) == "<Engine on memory: closed, 0 runs>"
 
     run(main)
+
+
+def test_a_cancel_does_not_take_up_a_run_in_an_engine_that_has_begun_to_close() -> None:
+    """The engine looks once for what must end before its store is closed."""
+
+    async def main() -> None:
+        door = Door()
+        engine = await af.Engine(clock=LoopClock()).open()
+        one = await engine.start(behind(door), run_id="r")
+        one.suspend(grace=0.0)
+        with pytest.raises(af.RunSuspended):
+            await one
+        look = engine._store.info
+
+        async def look_slowly(run_id: str) -> af.RunInfo:
+            info = await look(run_id)
+            await engine.close()
+            return info
+
+        engine._store.info = look_slowly  # type: ignore[method-assign]
+        with pytest.raises(af.EngineClosed):
+            await engine.cancel("r")
+        assert one.state is RunState.SUSPENDED and not engine.running()
+
+    run(main)
+
+
+def test_a_heartbeat_goes_on_after_any_failure(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    """Without it, requests of other processes are not seen, and this one is taken for dead."""
+
+    async def main() -> None:
+        door = Door()
+        async with af.Engine(tmp_path / "runs.db") as engine:
+            one = await engine.start(behind(door), run_id="r")
+            beat, beats = engine._store.beat, 0
+
+            async def fails_once() -> Any:
+                nonlocal beats
+                beats += 1
+                if beats == 1:
+                    raise OSError("no more files")
+                return await beat()
+
+            engine._store.beat = fails_once  # type: ignore[method-assign]
+            await engine._store.request("r", "cancel", "from elsewhere")
+            with pytest.raises(af.RunCancelled, match="from elsewhere"):
+                await one
+
+    asyncio.run(main())
+    assert "the heartbeat could not be written" in caplog.text
+
+
+def test_a_run_that_has_ended_tells_so_although_its_inputs_cannot_be_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Their class may be gone since; whoever waits for one of its tasks must not wait for ever."""
+
+    async def main() -> None:
+        door = Door()
+        door.open.set()
+        flow = behind(door)
+
+        def fail(values: RunValues) -> None:
+            raise af.CodecError("class 'Order' is not at hand")
+
+        async with af.Engine(tmp_path / "runs.db") as engine:
+            await engine.run(flow, run_id="r")
+            monkeypatch.setattr(RunValues, "load_inputs", fail)
+            one = await engine.take_up("r", flow)
+            with pytest.raises(af.CodecError, match="class 'Order' is not at hand"):
+                await one
+            assert one.supervisor.is_over
+            assert [happening async for happening in one.events()] == []
+            assert await one.task("door") == "door"
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("ending", ["value", "failure", "cancelled", "timeout"])

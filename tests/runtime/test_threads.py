@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import gc
 import threading
+import time
 import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -260,6 +261,56 @@ def test_a_run_cancelled_while_its_tasks_wait_for_threads_starts_no_more() -> No
             assert engine._launcher._pools["the engine's threads"].taken == 0
 
     perform(main)
+
+
+@pytest.mark.parametrize("order", ["cancel", "suspend"])
+def test_a_body_in_a_thread_may_stop_its_run(order: str) -> None:
+    """An order from beside the loop wakes the run as any other does, and not when something else happens in it."""
+    seen: list[bool] = []
+    running: list[af.Run[Any]] = []
+
+    @af.task
+    def stops(ctx: af.Context) -> None:
+        getattr(running[0], order)("from a thread")
+        until = time.monotonic() + 30.0
+        while not ctx.is_cancelling and time.monotonic() < until:
+            time.sleep(0.001)
+        seen.append(ctx.is_cancelling)
+
+    async def main() -> None:
+        async with af.Engine(grace=0.0) as engine:
+            running.append(await engine.start(af.linear("f", stops)))
+            with pytest.raises((af.RunCancelled, af.RunSuspended), match="from a thread"):
+                await running[0]
+            await until(lambda: seen)
+        assert seen == [True]
+
+    perform(main)
+
+
+def test_a_body_may_go_on_telling_after_its_loop_has_closed() -> None:
+    """It was left behind, which is no fault of its own: what it says goes nowhere, and nothing is raised into it."""
+    let_go = threading.Event()
+    threads: list[threading.Thread] = []
+    endings: list[str] = []
+
+    @af.task
+    def tells(ctx: af.Context) -> None:
+        threads.append(threading.current_thread())
+        let_go.wait()
+        ctx.progress(0.5, "half")
+        ctx.emit("found", pages=3)
+        endings.append("told")
+
+    async def main() -> None:
+        async with af.Engine(grace=0.0, cancel_grace=0.01) as engine:
+            await engine.start(af.linear("f", tells))
+            await until(lambda: threads)
+
+    perform(main)
+    let_go.set()
+    threads[0].join(30.0)
+    assert endings == ["told"]
 
 
 def test_the_loops_own_threads_are_left_to_the_application() -> None:

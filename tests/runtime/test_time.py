@@ -518,6 +518,42 @@ def test_a_revert_that_takes_too_long_has_failed() -> None:
     run(main)
 
 
+def test_a_revert_that_gives_way_to_a_suspend_past_its_limit_is_made_again() -> None:
+    """The first order decides: its time limit, which passed while it was giving way, is no failure of the revert."""
+
+    async def main() -> None:
+        undone: list[str] = []
+
+        @af.task(revert_timeout=20.0)
+        async def a() -> None: ...
+
+        @a.revert
+        async def undo(ctx: af.Context) -> None:
+            undone.append("begun")
+            if len(undone) > 1:
+                return
+            try:
+                await asyncio.sleep(1e6)
+            except asyncio.CancelledError:
+                await asyncio.sleep(8.0)
+                raise
+
+        flow = af.linear("f", a, af.task(name="next")(_forever))
+        async with af.Engine(clock=LoopClock(), cancel_grace=10.0) as engine:
+            one = await engine.start(flow, run_id="r")
+            await asyncio.sleep(1.0)
+            one.cancel("no more")
+            await asyncio.sleep(15.0)
+            one.suspend(grace=0.0)
+            with pytest.raises(af.RunSuspended):
+                await one
+            with pytest.raises(af.RunCancelled, match="no more"):
+                await engine.resume("r", flow)
+            assert undone == ["begun", "begun"]
+
+    run(main)
+
+
 def test_a_revert_that_ignores_its_limit_is_left_behind() -> None:
     """The run ends all the same, and says which revert is still at it."""
 
