@@ -184,7 +184,7 @@ def graph(
     forms = {"text": text.render, "mermaid": mermaid.render, "dot": dot.render}
     if form not in forms:
         raise af.InputError(f"--format {form!r} is not one of {', '.join(forms)}")
-    report = None
+    report = plan = None
     if ":" not in target:
         report = _report(target, db)
     else:
@@ -196,7 +196,10 @@ def graph(
                 report = _report(target, db)
             if report is None:
                 raise
-    print(forms[form](plan) if report is None else forms[form](report.plan, report.states()))
+    if report is not None:
+        print(forms[form](report.plan, report.states()))
+    elif plan is not None:
+        print(forms[form](plan))
 
 
 @app.command()

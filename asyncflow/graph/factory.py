@@ -64,10 +64,9 @@ class Factory(Generic[P, T]):
             DeclarationError: The function does not take them any more, or raises.
         """
         try:
-            args, kwargs = (
-                msgspec.json.decode(arguments, type=tuple[list[Any], dict[str, Any]]) if arguments else ([], {})
-            )
-            return cast("Flow[..., Any]", self(*args, **kwargs))
+            args, kwargs = msgspec.json.decode(arguments or "[[],{}]", type=tuple[list[Any], dict[str, Any]])
+            call: Callable[..., Any] = self
+            return cast("Flow[..., Any]", call(*args, **kwargs))
         except DeclarationError:
             raise
         except Exception as error:

@@ -40,8 +40,8 @@ class Flows(Adoption):
 
     def _fail(self, scope: int) -> None:
         """
-        Something in *scope* has failed for good, and so says whoever is asked about *scope* itself: the nearest flow
-        around it that has a controller and has not ended falls still; without one the run turns round.
+        Something right in *scope* has failed for good: the nearest flow that has a controller and has not ended, be it
+        *scope* or one around it, falls still; without one the run turns round.
         """
         if self.phase is not RunState.RUNNING:
             return
