@@ -128,28 +128,26 @@ class Engine:
         self._runs = self._launcher.runs
         self._callers = Callers(keeps_bytes=store.keeps_bytes, undo_grace=undo_grace)
         self._heart: asyncio.Task[None] | None = None
-        self._is_open = False
-        self._is_closing = False
+        self._is_open = self._is_opening = self._is_closing = False
 
     # --- Opening and closing ------------------------------------------------------------------------------------------
 
     async def open(self) -> Self:
         """Open the journal and make ready; ``async with`` does it for you."""
-        if self._is_open:
+        if self._is_open or self._is_opening:
             raise EngineClosed("the engine is open already; one engine is opened once")
-        self._is_open = True  # from here on, so that nobody opens it a second time meanwhile
+        self._is_opening = True
         try:
             _, cancelled = await see_through(asyncio.get_running_loop().create_task(self._store.open()))
-        except BaseException:
-            self._is_open = False
-            raise
+        finally:
+            self._is_opening = False
         if cancelled is not None:
-            self._is_open = False
             await see_through(asyncio.get_running_loop().create_task(self._store.close()))
             raise cancelled
         self._launcher.executors.update(loop=LoopExecutor(), inline=InlineExecutor(), thread=ThreadExecutor())
         for observer in self._first_observers:
             self._announcer.subscribe(observer)
+        self._is_open = True
         self._is_closing = self._callers.is_closing = False
         if self._store.keeps_bytes:
             self._heart = asyncio.get_running_loop().create_task(self._beat(), name="asyncflow heartbeat")

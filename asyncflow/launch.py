@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from contextvars import copy_context
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from asyncflow import messages as m
 from asyncflow.codec import Codec
@@ -70,7 +70,7 @@ class Launcher:
         # Of runs that were suspended in memory, where no other process will ever look for their flow.
         self._flows: dict[str, Flow[..., Any]] = {}
         # Of runs that stood still, whose bodies may not all be gone.
-        self._left: dict[str, Supervisor] = {}
+        self._left: WeakValueDictionary[str, Supervisor] = WeakValueDictionary()
         self._store = store
         self._clock = clock
         self._announcer = announcer

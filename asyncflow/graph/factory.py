@@ -65,8 +65,8 @@ class Factory(Generic[P, T]):
         """
         try:
             args, kwargs = msgspec.json.decode(arguments or "[[],{}]", type=tuple[list[Any], dict[str, Any]])
-            call: Callable[..., Any] = self
-            return cast("Flow[..., Any]", call(*args, **kwargs))
+            call = cast("Callable[..., Flow[..., Any]]", self)
+            return call(*args, **kwargs)
         except DeclarationError:
             raise
         except Exception as error:

@@ -72,11 +72,25 @@ class Subscription:
         self._has_dropped = False
         self.is_over = False
         self.put_so_far = 0
+        # Who waits until so many happenings have been seen; in order, since what is put only grows.
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     @property
     def seen_so_far(self) -> int:
         """How many happenings the observer has done with, or will never see."""
         return self.put_so_far - len(self._line) - self._is_telling
+
+    def when_seen(self) -> asyncio.Future[None]:
+        """Return what is done once the observer has done with everything that it has been given by now."""
+        seen: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((self.put_so_far, seen))
+        return seen
+
+    def _tell_who_waits(self) -> None:
+        while self._waiting and (self.is_over or self._waiting[0][0] <= self.seen_so_far):
+            seen = self._waiting.popleft()[1]
+            if not seen.done():
+                seen.set_result(None)
 
     @property
     def is_idle(self) -> bool:
@@ -111,12 +125,13 @@ class Subscription:
                         raise  # told to stop; any other is something of the observer's own that was cancelled
                     log.exception("observer %r failed on %s of run %r", self.observer, happening.kind, happening.run_id)
                 self._is_telling = False
-                self._announcer.has_seen()
+                self._tell_who_waits()
                 told += 1
                 if not told % 100:
                     await asyncio.sleep(0)
         finally:
             self._pump, self._is_telling = None, False
+            self._tell_who_waits()
             self._announcer.settled(self)
 
     async def close(self) -> None:
@@ -132,6 +147,7 @@ class Subscription:
         """Tell the observer nothing more; what it is taking note of just now, it may finish."""
         self.is_over = True
         self._line.clear()
+        self._tell_who_waits()
 
 
 class Announcer:
@@ -139,8 +155,6 @@ class Announcer:
 
     def __init__(self) -> None:
         self._subscriptions: list[Subscription] = []
-        # Who waits, and how much of what each subscription was given they wait for.
-        self._waiters: list[tuple[asyncio.Future[None], list[tuple[Subscription, int]]]] = []
 
     def __bool__(self) -> bool:
         return bool(self._subscriptions)
@@ -171,25 +185,14 @@ class Announcer:
         """*subscription* has nothing more in line; let those who wait look again."""
         if subscription.is_over and subscription in self._subscriptions:
             self._subscriptions.remove(subscription)
-        self.has_seen()
-
-    def has_seen(self) -> None:
-        """Somebody has seen something more; let those go on who waited for that."""
-        for waiter, wanted in self._waiters:
-            if not waiter.done() and _have_seen(wanted):
-                waiter.set_result(None)
 
     async def wait_idle(self, timeout: float) -> None:
         """Wait until everyone has seen all that has been published by now, but not longer than *timeout* seconds."""
-        wanted = [(subscription, subscription.put_so_far) for subscription in self._subscriptions]
-        if _have_seen(wanted):
-            return
-        waiting = (asyncio.get_running_loop().create_future(), wanted)
-        self._waiters.append(waiting)
-        try:
-            await asyncio.wait([waiting[0]], timeout=timeout)
-        finally:
-            self._waiters.remove(waiting)
+        waiting = [subscription.when_seen() for subscription in self._subscriptions if not subscription.is_idle]
+        if waiting:
+            await asyncio.wait(waiting, timeout=timeout)
+            for one in waiting:
+                one.cancel()
 
     def __repr__(self) -> str:
         behind = sum(not subscription.is_idle for subscription in self._subscriptions)
@@ -200,7 +203,3 @@ class Announcer:
         for subscription in list(self._subscriptions):
             await subscription.close()
         self._subscriptions.clear()
-
-
-def _have_seen(wanted: Iterable[tuple[Subscription, int]]) -> bool:
-    return all(subscription.is_over or subscription.seen_so_far >= count for subscription, count in wanted)
