@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from asyncflow.names import name_of
+
 
 class AsyncflowError(Exception):
     """The root of everything that asyncflow raises on purpose."""
@@ -266,7 +268,7 @@ class RecordedError(AsyncflowError):
 
     def matches(self, cls: type[BaseException]) -> bool:
         """Return whether the recorded exception was an instance of *cls* when it was raised."""
-        return f"{cls.__module__}.{cls.__qualname__}" in (self.type_name, *self.bases)
+        return name_of(cls) in (self.type_name, *self.bases)
 
 
 # --- Remembering: journals and values ---------------------------------------------------------------------------------

@@ -14,6 +14,8 @@ from typing import Any, Generic, TypeVar
 import attrs
 import msgspec
 
+from asyncflow.names import name_of
+
 T = TypeVar("T")
 
 
@@ -90,8 +92,7 @@ class Failure:
     def type_name(self) -> str:
         """The exception's class as ``module.qualname``, without rebuilding anything."""
         if self._exception is not None:
-            cls = type(self._exception)
-            return f"{cls.__module__}.{cls.__qualname__}"
+            return name_of(type(self._exception))
         assert self._record is not None
         return self._record.type_name
 

@@ -18,8 +18,9 @@ from typing import Any, cast
 
 from asyncflow import errors
 from asyncflow.codec.leaves import class_of, is_text
-from asyncflow.codec.shapes import HookShape, Shape, name_of
+from asyncflow.codec.shapes import HookShape, Shape
 from asyncflow.errors import AsyncflowError, RecordedError, RunFailed
+from asyncflow.names import name_of
 from asyncflow.outcomes import FailureRecord
 
 TRACEBACK_ATTRIBUTE = "recorded_traceback"

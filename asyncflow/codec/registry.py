@@ -12,8 +12,9 @@ from types import SimpleNamespace
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints, is_typeddict, overload
 
 from asyncflow.codec.leaves import PLAIN, WRITERS
-from asyncflow.codec.shapes import HookShape, Shape, name_of, shape_of
+from asyncflow.codec.shapes import HookShape, Shape, shape_of
 from asyncflow.errors import DeclarationError
+from asyncflow.names import name_of
 
 C = TypeVar("C")
 

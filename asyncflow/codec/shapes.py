@@ -19,15 +19,11 @@ import attrs
 import msgspec
 
 from asyncflow.codec.leaves import ABSENT, Stuck, class_of
+from asyncflow.names import name_of
 
 _HASH_CACHE = "_attrs_cached_hash"
 
 _new_tuple = cast("Callable[[type[Any], list[Any]], Any]", tuple.__new__)  # pyright: ignore[reportUnknownMemberType]
-
-
-def name_of(cls: type[Any]) -> str:
-    """Return the name by which *cls* travels: ``module.qualname``."""
-    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 class ShapeMismatch(ValueError):

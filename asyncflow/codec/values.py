@@ -28,8 +28,9 @@ from asyncflow.codec.leaves import (
     unpack,
 )
 from asyncflow.codec.registry import REGISTRY, Registry, shapes_in
-from asyncflow.codec.shapes import Shape, ShapeMismatch, name_of, shape_of
+from asyncflow.codec.shapes import Shape, ShapeMismatch, shape_of
 from asyncflow.errors import UndecodableValue, UnkeepableValue
+from asyncflow.names import name_of
 
 DEEPEST = 500
 """How many containers may stand within each other. Both directions use one Python frame a level."""

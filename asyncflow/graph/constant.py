@@ -11,22 +11,20 @@ from typing import Any
 
 import attrs
 
+from asyncflow.names import name_of
+
 
 def constant_hash(value: Any) -> str:
     """Return a hash of *value* that is the same in every process, so that a changed constant is noticed."""
     try:
         return digest("".join(_canonical(value)))
     except RecursionError:  # It holds itself, or is nested without end; its type must do.
-        return digest(_type_name(type(value)))
+        return digest(name_of(type(value)))
 
 
 def digest(text: str) -> str:
     """Return a short hash of *text*."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=10).hexdigest()
-
-
-def _type_name(cls: type) -> str:
-    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def _canonical(value: Any) -> Iterator[str]:
@@ -35,7 +33,7 @@ def _canonical(value: Any) -> Iterator[str]:
     if cls in (type(None), bool, int, float, complex, str, bytes):
         yield f"{cls.__name__}:{value!r};"
         return
-    yield f"{_type_name(cls)}("
+    yield f"{name_of(cls)}("
     if cls is dict:
         for key, part in value.items():
             yield from _canonical(key)
@@ -50,7 +48,7 @@ def _canonical(value: Any) -> Iterator[str]:
     elif isinstance(value, functools.partial):
         yield from _canonical((value.func, value.args, value.keywords))
     elif isinstance(value, type) or hasattr(value, "__qualname__"):
-        yield f"{value.__module__}.{value.__qualname__}"
+        yield name_of(value)
     elif (fields := _fields(value)) is not None:
         for name, part in fields.items():
             yield f"{name}="

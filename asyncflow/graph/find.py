@@ -6,17 +6,17 @@ import importlib
 import importlib.util
 import re
 import sys
-from hashlib import blake2b
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from asyncflow.errors import DeclarationError
 from asyncflow.graph.factory import Factory
-from asyncflow.graph.flow import FILE_MODULE, Flow
+from asyncflow.graph.flow import Flow
 from asyncflow.graph.pattern import as_flow
 from asyncflow.graph.task import Task
 from asyncflow.graph.wants import nearest
+from asyncflow.names import module_of_file
 
 _MADE = re.compile(r"(.*:\w+)\((.*)\)", re.DOTALL)
 
@@ -69,7 +69,7 @@ def _load_file(place: str) -> ModuleType:
         return main
     # One module a file, however often it is asked for, so that its classes stay the same.
     # The same name in every process: a journal knows classes by it.
-    name = f"{FILE_MODULE}{path.stem}_{blake2b(str(path).encode(), digest_size=6).hexdigest()}"
+    name = module_of_file(path)
     if name in sys.modules:
         return sys.modules[name]
     if not path.is_file():

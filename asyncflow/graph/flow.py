@@ -30,14 +30,11 @@ from asyncflow.graph.task import Task
 from asyncflow.graph.types import length_of
 from asyncflow.graph.wants import Call, Wants
 from asyncflow.ids import check_name
+from asyncflow.names import FILE_MODULE
 
 P = ParamSpec("P")
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
-
-
-FILE_MODULE = "asyncflow_file_"
-"""How the name begins that ``find_flow`` gives to the module of a script; no other process can import it by that."""
 
 
 class Flow(Composite, Generic[P, T_co]):

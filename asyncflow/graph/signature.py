@@ -17,6 +17,7 @@ import attrs
 
 from asyncflow.context import Context
 from asyncflow.errors import DeclarationError
+from asyncflow.names import lasting
 
 
 class _Unknown:
@@ -173,7 +174,7 @@ class Signature:
             return ""
         # Resolved where that can be done, so that adding "from __future__ import annotations" is no change of type.
         hint = self.hint(name)
-        return raw if hint is UNKNOWN and isinstance(raw, str) else inspect.formatannotation(hint)
+        return raw if hint is UNKNOWN and isinstance(raw, str) else lasting(inspect.formatannotation(hint))
 
 
 def resolve(raw: Any, fn: Callable[..., Any]) -> Any:
