@@ -129,9 +129,11 @@ async def prepare(database: Database) -> None:
 
 async def _version(database: Database) -> int:
     """Return how many steps the file has taken; 0 if it is empty."""
-    [(application_id,)] = await database.fetch("PRAGMA application_id")
-    [(version,)] = await database.fetch("PRAGMA user_version")
-    [(things,)] = await database.fetch("SELECT count(*) FROM sqlite_master")
+    # One statement sees one state of the file; between two, another process may have made it.
+    [(application_id, version, things)] = await database.fetch(
+        "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_master) "
+        "FROM pragma_application_id, pragma_user_version"
+    )
     if application_id != APPLICATION_ID and (application_id or version or things):
         raise _foreign(database.shown)
     if version > VERSION:
