@@ -86,7 +86,7 @@ from asyncflow.graph.pattern import graph, linear, unordered
 from asyncflow.graph.policy import Exponential, Fixed, Limit, Retry
 from asyncflow.graph.signature import resource
 from asyncflow.graph.task import Task
-from asyncflow.interfaces import Happening, Observer, RunInfo
+from asyncflow.interfaces import Circumstances, Happening, Observer, RunInfo
 from asyncflow.outcomes import Cancelled, Failure, Outcome, Success, TimedOut
 from asyncflow.runtime.handle import Results, Run, TaskView
 from asyncflow.runtime.report import RunReport, TaskReport
@@ -103,6 +103,7 @@ __all__ = [
     "AttemptAbandoned",
     "AttemptInDoubt",
     "Cancelled",
+    "Circumstances",
     "CodecError",
     "Context",
     "Controller",

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from asyncflow.errors import DeclarationError, InputError
+from asyncflow.graph.wants import nearest
 from asyncflow.interfaces import Observer
+from asyncflow.messages import EVENT_KINDS
+from asyncflow.runtime.observe import Interest
 
 
 def posix(deadline: float | datetime | None) -> float | None:
@@ -34,6 +38,17 @@ def check_observer(observer: Observer) -> Observer:
     if not callable(observer):
         raise DeclarationError(f"an observer is called with each event, and {observer!r:.80} cannot be called")
     return observer
+
+
+def interest_in(kinds: Iterable[str], run_id: str | None, path: str | None) -> Interest | None:
+    """Return what an observer wants to see, None for everything, or raise DeclarationError."""
+    wanted = frozenset([kinds] if isinstance(kinds, str) else kinds)
+    for kind in wanted:
+        if kind not in EVENT_KINDS:
+            raise DeclarationError(f"there is no event {kind!r:.80}{nearest(kind, EVENT_KINDS)}")
+    if not wanted and run_id is None and path is None:
+        return None
+    return Interest(kinds=wanted, run_id=run_id, path=path)
 
 
 def at_least_one(name: str, value: int) -> int:

@@ -14,25 +14,23 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
 from asyncflow.callers import Callers
-from asyncflow.checks import at_least_one, check_observer, one_of, posix
+from asyncflow.checks import at_least_one, check_observer, interest_in, one_of, posix
 from asyncflow.codec import Codec
 from asyncflow.errors import AsyncflowError, DeclarationError, EngineClosed, InputError
 from asyncflow.executors.inline import InlineExecutor
 from asyncflow.executors.loop import LoopExecutor
 from asyncflow.executors.thread import ThreadExecutor
-from asyncflow.graph import record as recorded
 from asyncflow.graph.flow import Flow
 from asyncflow.graph.pattern import as_flow
 from asyncflow.ids import check_run_id
 from asyncflow.interfaces import Clock, Observer, RunInfo, Store
 from asyncflow.launch import OBSERVERS_MAY_TAKE, Launcher
-from asyncflow.machine.replay import plans_named, was_left
-from asyncflow.outcomes import Sealed
+from asyncflow.machine.replay import was_left
 from asyncflow.runtime.clock import SystemClock
 from asyncflow.runtime.handle import Run
 from asyncflow.runtime.observe import Announcer
 from asyncflow.runtime.permits import ENGINE, THREADS, Pool
-from asyncflow.runtime.report import RunReport, blob_summary, report
+from asyncflow.runtime.report import RunReport, inspect
 from asyncflow.runtime.shelter import outlast, see_through
 from asyncflow.runtime.stepper import Step, Stepper
 from asyncflow.states import RunState
@@ -442,19 +440,22 @@ class Engine:
             CorruptRecord: The journal is damaged.
         """
         self._check_open()
-        info = await self._store.info(run_id)
-        records = await self._store.read(run_id)
-        plans = {name: recorded.decode(await self._store.plan(name)) for name in set(plans_named(records))}
-        return report(info, records, plans, self._summary)
+        return await inspect(self._store, self._codec, run_id)
 
-    def _summary(self, value: Any) -> str:
-        if not isinstance(value, Sealed):
-            return repr(value)
-        return self._codec.summary(value.payload) if value.payload is not None else blob_summary(value)
+    def observe(
+        self, observer: Observer, *, kinds: Iterable[str] = (), run_id: str | None = None, path: str | None = None
+    ) -> Callable[[], None]:
+        """
+        Have *observer* called with each event of every run from now on; return what ends that. One that raises is
+        logged and dropped.
 
-    def observe(self, observer: Observer) -> Callable[[], None]:
-        """Have *observer* called with each event of every run from now on; return what ends that."""
-        return self._announcer.subscribe(check_observer(observer))
+        Args:
+            observer: Any callable of a :class:`~asyncflow.Happening`, ``def`` or ``async def``.
+            kinds: Only events of these kinds, such as ``"TaskFailed"`` or ``["Progressed", "Emitted"]``.
+            run_id: Only those of this run.
+            path: Only those of the task at this path, or of the flow and all that is in it.
+        """
+        return self._announcer.subscribe(check_observer(observer), interest_in(kinds, run_id, path))
 
     def __repr__(self) -> str:
         where = self._store.location or "memory"

@@ -14,8 +14,9 @@ from typing import Any, Protocol
 import attrs
 import msgspec
 
-from asyncflow.messages import Event, Record
-from asyncflow.states import RunState
+from asyncflow.messages import Emitted, Event, Record
+from asyncflow.outcomes import Failure, Sealed, TimedOut
+from asyncflow.states import RunState, TaskState
 
 # --- Store ------------------------------------------------------------------------------------------------------------
 
@@ -249,12 +250,32 @@ class Clock(Protocol):
 
 
 @attrs.frozen
+class Circumstances:
+    """
+    What a failure for good is seen with.
+
+    ``outcome`` is how the task, or its revert, failed; ``inputs`` has parameter name to value, as far as they could be
+    read; ``predecessors`` path to state of the tasks that come right before it, :data:`MOST_PREDECESSORS` at most.
+    """
+
+    outcome: Failure | TimedOut
+    inputs: Mapping[str, Any]
+    predecessors: Mapping[str, TaskState]
+
+
+MOST_PREDECESSORS = 100
+"""How many tasks before one that failed its circumstances name."""
+
+
+@attrs.frozen
 class Happening:
     """
     An event of a run as an observer sees it: durable, and with names in place of numbers.
 
     ``path`` is the task's path (or the flow's, for a scope; empty for the run itself), ``attempt`` the attempt that the
-    event belongs to, 0 where there is none, ``at`` POSIX seconds, ``number`` the event's place in its run from 0.
+    event belongs to, 0 where there is none, ``at`` POSIX seconds, ``number`` the event's place in its run from 0; what
+    a body tells is seen before it has one, and has -1. ``TaskFailed`` and ``RevertGivenUp`` have their
+    ``circumstances``.
     """
 
     run_id: str
@@ -264,15 +285,28 @@ class Happening:
     path: str
     attempt: int
     event: Event
+    circumstances: Circumstances | None = attrs.field(default=None, repr=False)
 
     @property
     def kind(self) -> str:
         """The event's name, such as ``AttemptStarted``."""
         return type(self.event).__name__
 
+    @property
+    def data(self) -> Mapping[str, Any]:
+        """What ``ctx.emit(name, **data)`` was given; empty for every other kind of event."""
+        if not isinstance(self.event, Emitted):
+            return {}
+        data = self.event.data
+        found: Mapping[str, Any] = data.value if isinstance(data, Sealed) else data
+        return found
+
 
 class Observer(Protocol):
-    """Watches runs. Called on the loop, after the event is durable; an error in it is logged and harms nobody."""
+    """
+    Watches runs. Called on the loop, after the event is durable; it may be an ``async def``, which is awaited. One that
+    raises is logged, hears nothing more, and harms nobody.
+    """
 
     def __call__(self, happening: Happening, /) -> Awaitable[None] | None:
         """Take note of one event."""

@@ -312,6 +312,10 @@ else:
     )
 
 
+EVENT_KINDS: tuple[str, ...] = tuple(kind.__name__ for kind in Event.__subclasses__())
+"""The name of every kind of event, in the order of this page."""
+
+
 class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What one turn of a supervisor appends: the events of the turn, and when it was, POSIX seconds."""
 

@@ -54,7 +54,7 @@ class LargeValues:
         """Return the large values among *events*, which the journal keeps beside the record, by digest."""
         blobs: dict[str, bytes] = {}
         for event in events:
-            value = getattr(event, "value", None)
+            value = getattr(event, "data" if type(event) is m.Emitted else "value", None)
             if type(value) is Sealed and value.blob is not None and value.payload is not None:
                 blobs[value.blob] = value.payload
         return blobs

@@ -12,7 +12,7 @@ import attrs
 
 from asyncflow import messages as m
 from asyncflow.graph.plan import Plan
-from asyncflow.interfaces import Happening, Observer
+from asyncflow.interfaces import Circumstances, Happening, Observer
 
 log = logging.getLogger("asyncflow.observe")
 
@@ -23,49 +23,119 @@ BACKLOG = 100_000
 
 
 class Narrator:
-    """Turns the numbered events of one run into happenings with names, counting attempts as it goes."""
+    """
+    Turns the numbered events of one run into happenings with names, counting attempts as it goes.
 
-    __slots__ = ("_attempts", "flow", "number", "plan", "run_id")
+    Each attempt of a task that takes a :class:`~asyncflow.Context`, or tells progress by ``current()``, is seen to
+    begin with 0.0, and one that succeeds to end with 1.0: once each, whether the body says so or not. Those are for
+    observers alone and in no journal. Tasks that cannot tell progress are as far as their attempts.
+    """
 
-    def __init__(self, run_id: str, flow: str, plan: Plan, number: int = 0) -> None:
+    __slots__ = ("_attempts", "_look", "_progress", "flow", "number", "plan", "run_id")
+
+    def __init__(
+        self, run_id: str, flow: str, plan: Plan, look: Callable[[m.Event, int], Circumstances], number: int = 0
+    ) -> None:
         self.run_id = run_id
         self.flow = flow
         self.plan = plan
         self.number = number
+        self._look = look
         self._attempts: dict[int, int] = {}
+        # What the body on its way was last seen to tell, by task.
+        self._progress: dict[int, float] = {}
 
     def tell(self, at: float, events: Iterable[m.Event]) -> list[Happening]:
-        """Return a happening for each of *events*, which happened *at* (POSIX seconds) and follow all told before."""
-        return [self._happening(at, event) for event in events]
+        """
+        Return what is seen of *events*, which happened *at* (POSIX seconds) and follow all told before. Called while
+        the run is as these events have left it.
+        """
+        happened: list[Happening] = []
+        for event in events:
+            kind = type(event)
+            if kind in _GOOD_ENDINGS and self._progress.pop(event.task, 1.0) < 1.0:  # type: ignore[attr-defined]
+                happened.append(self._name(at, m.Progressed(event.task, 1.0), -1))  # type: ignore[attr-defined]
+            happened.append(self._name(at, event, self.number))
+            self.number += 1
+            if kind in _STARTS:
+                self._progress.pop(event.task, None)  # type: ignore[attr-defined]
+                if self._takes_context(event):
+                    happened.append(self._began(at, event.task))  # type: ignore[attr-defined]
+        return happened
 
-    def aside(self, at: float, event: m.Event) -> Happening:
-        """Return a happening for an event that is told before it is journaled; its number is -1."""
-        return attrs.evolve(self._name(at, event), number=-1)
+    def aside(self, at: float, event: m.Event) -> list[Happening]:
+        """Return what is seen of an event that is told before it is journaled; its number is -1."""
+        if not isinstance(event, m.Progressed):
+            return [self._name(at, event, -1)]
+        task, fraction = event.task, event.fraction
+        told = self._progress.get(task)
+        if told is not None and fraction == told and fraction in (0.0, 1.0) and not event.message:
+            return []
+        began = [] if told is not None or not fraction else [self._began(at, task)]
+        self._progress[task] = fraction
+        return [*began, self._name(at, event, -1)]
 
-    def _happening(self, at: float, event: m.Event) -> Happening:
-        happening = self._name(at, event)
-        self.number += 1
-        return happening
+    def _began(self, at: float, task: int) -> Happening:
+        self._progress[task] = 0.0
+        return self._name(at, m.Progressed(task, 0.0), -1)
 
-    def _name(self, at: float, event: m.Event) -> Happening:
-        path, attempt = "", 0
+    def _takes_context(self, event: m.Event) -> bool:
+        if self.plan.tasks is None:
+            return False
+        if isinstance(event, m.RevertStarted):
+            declared = self.plan.tasks[event.task]
+            return declared.undo is not None and declared.undo_wants.context
+        return isinstance(event, m.AttemptStarted) and self.plan.tasks[event.task].wants_context
+
+    def _name(self, at: float, event: m.Event, number: int) -> Happening:
+        path, attempt, circumstances = "", 0, None
         task = getattr(event, "task", None)
         if task is not None:
             path = self.plan.path(task)
             if isinstance(event, (m.AttemptStarted, m.RevertStarted)):
                 self._attempts[task] = event.attempt
             attempt = self._attempts.get(task, 0)
+            if isinstance(event, (m.TaskFailed, m.RevertGivenUp)):
+                circumstances = self._look(event, task)
         elif (scope := getattr(event, "scope", -1)) >= 0:
             path = self.plan.scopes[scope].path
-        return Happening(self.run_id, self.flow, self.number, at, path, attempt, event)
+        elif isinstance(event, m.ConditionAnswered):
+            guard = self.plan.guards[event.guard]
+            path = self.plan.scopes[guard.scope].path if guard.scope >= 0 else self.plan.path(guard.node)
+        return Happening(self.run_id, self.flow, number, at, path, attempt, event, circumstances)
+
+
+_STARTS = frozenset({m.AttemptStarted, m.RevertStarted, m.ReconcileStarted})
+_GOOD_ENDINGS = frozenset({m.AttemptSucceeded, m.RevertSucceeded})
+
+
+@attrs.frozen(kw_only=True)
+class Interest:
+    """
+    What an observer wants to see: events of these kinds (all, if empty), of one run, of a task or of what is in a flow.
+    """
+
+    kinds: frozenset[str] = frozenset()
+    run_id: str | None = None
+    path: str | None = None
+
+    def has(self, happening: Happening) -> bool:
+        """Whether *happening* is of interest."""
+        if self.run_id is not None and happening.run_id != self.run_id:
+            return False
+        if self.kinds and happening.kind not in self.kinds:
+            return False
+        path = self.path
+        return path is None or happening.path == path or happening.path.startswith(f"{path}/")
 
 
 class Subscription:
     """One observer, what waits for it, and the asyncio task that hands it on."""
 
-    def __init__(self, observer: Observer, announcer: Announcer) -> None:
+    def __init__(self, observer: Observer, announcer: Announcer, interest: Interest | None) -> None:
         self.observer = observer
         self._announcer = announcer
+        self._interest = interest
         self._line: deque[Happening] = deque(maxlen=BACKLOG)
         self._pump: asyncio.Task[None] | None = None
         self._is_telling = False
@@ -101,6 +171,10 @@ class Subscription:
         """Put *happenings* in line for the observer."""
         if self.is_over:
             return
+        if self._interest is not None:
+            happenings = [happening for happening in happenings if self._interest.has(happening)]
+            if not happenings:
+                return
         if len(self._line) + len(happenings) > BACKLOG and not self._has_dropped:
             self._has_dropped = True
             log.warning("observer %r is more than %d events behind; the oldest are dropped", self.observer, BACKLOG)
@@ -123,7 +197,16 @@ class Subscription:
                     pump = asyncio.current_task()
                     if isinstance(error, asyncio.CancelledError) and pump is not None and pump.cancelling():
                         raise  # told to stop; any other is something of the observer's own that was cancelled
-                    log.exception("observer %r failed on %s of run %r", self.observer, happening.kind, happening.run_id)
+                    is_dropped = isinstance(error, Exception)
+                    log.exception(
+                        "observer %r failed on %s of run %r%s",
+                        self.observer,
+                        happening.kind,
+                        happening.run_id,
+                        "; it is dropped and hears nothing more" if is_dropped else "",
+                    )
+                    if is_dropped:
+                        self.end()
                 self._is_telling = False
                 self._tell_who_waits()
                 told += 1
@@ -159,9 +242,9 @@ class Announcer:
     def __bool__(self) -> bool:
         return bool(self._subscriptions)
 
-    def subscribe(self, observer: Observer) -> Callable[[], None]:
-        """Have *observer* called with everything from now on; return what ends that."""
-        subscription = Subscription(observer, self)
+    def subscribe(self, observer: Observer, interest: Interest | None = None) -> Callable[[], None]:
+        """Have *observer* called with all that is of *interest* from now on; return what ends that."""
+        subscription = Subscription(observer, self, interest)
         self._subscriptions.append(subscription)
 
         def unsubscribe() -> None:

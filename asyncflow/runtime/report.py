@@ -8,10 +8,12 @@ from typing import Any
 import attrs
 
 from asyncflow import messages as m
+from asyncflow.codec import Codec
+from asyncflow.graph import record as recorded
 from asyncflow.graph.plan import Plan
-from asyncflow.interfaces import RunInfo
+from asyncflow.interfaces import RunInfo, Store
 from asyncflow.machine.ledger import NO_VALUE
-from asyncflow.machine.replay import fold
+from asyncflow.machine.replay import fold, plans_named
 from asyncflow.machine.run import RunMachine
 from asyncflow.outcomes import Failure, Sealed
 from asyncflow.states import RunState, TaskState
@@ -69,6 +71,14 @@ class RunReport:
     def states(self) -> dict[str, TaskState]:
         """Return path to state."""
         return {task.path: task.state for task in self.tasks}
+
+
+async def inspect(store: Store, codec: Codec, run_id: str) -> RunReport:
+    """Return the report of a run as *store* has it now; *codec* pictures the values."""
+    info = await store.info(run_id)
+    records = await store.read(run_id)
+    plans = {name: recorded.decode(await store.plan(name)) for name in set(plans_named(records))}
+    return report(info, records, plans, lambda value: _picture(value, codec))
 
 
 def report(
@@ -162,6 +172,8 @@ def _spans(
     return spans, progress
 
 
-def blob_summary(sealed: Sealed) -> str:
-    """Picture a large value without loading it."""
-    return f"<{sealed.size_bytes:,} bytes, kept apart>"
+def _picture(value: Any, codec: Codec) -> str:
+    """Picture a value in a line, a large one without loading it."""
+    if not isinstance(value, Sealed):
+        return repr(value)
+    return codec.summary(value.payload) if value.payload is not None else f"<{value.size_bytes:,} bytes, kept apart>"

@@ -19,7 +19,7 @@ from typing import Any
 
 from asyncflow import messages as m
 from asyncflow.codec import Codec
-from asyncflow.interfaces import Clock, Executor, Happening, Journal, Timer
+from asyncflow.interfaces import Circumstances, Clock, Executor, Happening, Journal, Timer
 from asyncflow.machine.run import RUN_DEADLINE, RunMachine
 from asyncflow.runtime.dispatch import Dispatcher
 from asyncflow.runtime.inbox import Inbox
@@ -27,7 +27,7 @@ from asyncflow.runtime.large import LargeValues
 from asyncflow.runtime.observe import Announcer, Narrator
 from asyncflow.runtime.permits import Pool
 from asyncflow.runtime.stepper import Stepper
-from asyncflow.runtime.values import RunValues
+from asyncflow.runtime.values import RunValues, circumstances
 from asyncflow.states import RunState
 
 log = logging.getLogger("asyncflow.run")
@@ -91,13 +91,14 @@ class Supervisor:
         self.values = RunValues(machine, codec, resources, hands_on_copies=hands_on_copies)
         self._journal = journal
         self._announcer = announcer
-        self._narrator = Narrator(run_id, machine.flow, machine.plan, first_number)
+        self._narrator = Narrator(run_id, machine.flow, machine.plan, self._look, first_number)
         self.inbox: Inbox[m.Event | _Note] = Inbox(self._loop)
         # This turn's events, and what to do once they are durable.
         self._events: list[m.Event] = []
         self._orders: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._riders: list[m.Event] = []  # progress and the like: they go with the next record
-        self._last_progress: dict[int, float] = {}
+        # By task: which body it was, when (by the loop's clock), and what it told.
+        self._last_progress: dict[int, tuple[object, float, float]] = {}
         self.large = LargeValues(machine, self.values, journal)
         self._dispatcher = Dispatcher(self, pools)
         # What actors call when their body is gone, or left behind.
@@ -190,13 +191,21 @@ class Supervisor:
         if self._is_over:
             return  # by a body that was left behind
         if isinstance(event, m.Progressed):
-            now = self._loop.time()
-            if now - self._last_progress.get(event.task, -1.0) < 1.0 and event.fraction < 1.0:
+            if self._is_too_soon(event):
                 return
-            self._last_progress[event.task] = now
         self._riders.append(event)
         if self._announcer:
-            self._announcer.publish([self._narrator.aside(self.clock.now(), event)])
+            self._announcer.publish(self._narrator.aside(self.clock.now(), event))
+
+    def _is_too_soon(self, event: m.Progressed) -> bool:
+        """Whether progress was told less than a second before in the same attempt; the end, once, is never too soon."""
+        machine, task, now = self.machine, event.task, self._loop.time()
+        body = (machine.executions.get(task), machine.attempts[task], machine.revert_attempts.get(task))
+        last = self._last_progress.get(task)
+        if last is not None and last[0] == body and now - last[1] < 1.0 and (event.fraction < 1.0 or last[2] == 1.0):
+            return True
+        self._last_progress[task] = (body, now, event.fraction)
+        return False
 
     def deadline_of(self, task: int) -> float | None:
         """Return the nearest deadline around *task*."""
@@ -372,10 +381,11 @@ class Supervisor:
         """Put this turn's events on record; return what waits until that is durable, or None where it is already."""
         events, self._events = self._events, []
         riders, self._riders = self._riders, []
-        blobs = self.large.blobs_of(events) if self.keeps_bytes else _NO_BLOBS
+        whole = events + riders if riders else events
+        blobs = self.large.blobs_of(whole) if self.keeps_bytes else _NO_BLOBS
         at = self.clock.now()
         # Append first: a crash may lose a command, never the event behind it.
-        written = self._journal.append(m.Record(at, events + riders if riders else events), blobs, self.machine.state)
+        written = self._journal.append(m.Record(at, whole), blobs, self.machine.state)
         if written is not None:
             return self._durable(written, at, events, len(riders))
         self._appended(at, events, len(riders))
@@ -391,20 +401,24 @@ class Supervisor:
         self._appended(at, events, riders)
 
     def _appended(self, at: float, events: list[m.Event], riders: int) -> None:
-        if self.keeps_bytes:
-            self.large.let_go(events)
         if self._announcer or self.stepper is not None:
             happened = self._narrator.tell(at, events)
             if self.stepper is not None:
-                self.stepper.take(happened)
+                self.stepper.take([happening for happening in happened if happening.number >= 0])
             self._announcer.publish(happened)
             self._narrator.number += riders  # observers have heard of those
         else:
             self._narrator.number += len(events) + riders
+        if self.keeps_bytes:
+            self.large.let_go(events)  # after those who watch have seen what a failing task had read
         for callback in self.on_record:
             callback(events)
         state = self.machine.state
         self._is_over = state.is_ended or state is RunState.SUSPENDED
+
+    def _look(self, event: m.Event, task: int) -> Circumstances:
+        is_revert = isinstance(event, m.RevertGivenUp)
+        return circumstances(self.machine, self.values, task, is_revert=is_revert)
 
     def _finish(self) -> None:
         self._is_over = True

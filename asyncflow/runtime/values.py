@@ -9,9 +9,11 @@ from asyncflow.codec import Codec
 from asyncflow.errors import ResourceMissing, ValueNotAtHand
 from asyncflow.graph.controller import History, PastAttempt
 from asyncflow.graph.inputs import NoValue
+from asyncflow.interfaces import MOST_PREDECESSORS, Circumstances
 from asyncflow.machine.ledger import NO_VALUE
 from asyncflow.machine.run import RunMachine
-from asyncflow.outcomes import Sealed
+from asyncflow.outcomes import Failure, Sealed, TimedOut
+from asyncflow.states import TaskState
 
 
 class RunValues:
@@ -96,3 +98,34 @@ class RunValues:
         raise ResourceMissing(
             f"the engine has no resource {name!r} (it has: {have}); pass it as Engine(resources={{{name!r}: ...}})"
         )
+
+
+def circumstances(machine: RunMachine, values: RunValues, task: int, *, is_revert: bool) -> Circumstances:
+    """Return what a task that has failed for good, or whose revert has, is seen with; what cannot be read is absent."""
+    outcome = machine.revert_failures[task] if is_revert else machine.outcomes[task]
+    assert isinstance(outcome, (Failure, TimedOut))
+    binding = machine.plan.bindings[task]
+    inputs: dict[str, Any] = {}
+    names = [name or f"*{place}" for place, name in enumerate(binding.names)]
+    for name, source in zip([*names, *(name for name, _ in binding.keyword)], binding.sources(), strict=True):
+        try:
+            inputs[name] = source.read(values)
+        except Exception:  # skipped, large and not in memory, or itself what the task failed of
+            continue
+    return Circumstances(outcome, inputs, _right_before(machine, task))
+
+
+def _right_before(machine: RunMachine, task: int) -> dict[str, TaskState]:
+    """Return path to state of the tasks that *task* waited for, gates passed through."""
+    plan, before = machine.plan, machine.plan.predecessors()
+    found: dict[int, None] = {}
+    seen, stack = {task}, [task]
+    while stack and len(found) < MOST_PREDECESSORS:
+        for node in before[stack.pop()]:
+            if node < plan.size:
+                found[node] = None
+            elif node not in seen:
+                seen.add(node)
+                stack.append(node)
+    nearest = sorted(found)[:MOST_PREDECESSORS]
+    return {plan.path(node): TaskState(machine.states[node]) for node in nearest}

@@ -154,7 +154,7 @@ def test_what_a_body_tells_is_journaled_with_the_next_record(kind: str, where: s
             data = engine._codec.open(emitted.data) if path else emitted.data
             assert data == {"count": 3, "names": ["a"]}
             assert len(records) <= 4, "started, attempt, ending, end"
-        assert capture.of("work")[:3] == ["AttemptStarted", "Progressed", "Emitted"]
+        assert capture.of("work")[:4] == ["AttemptStarted", "Progressed", "Progressed", "Emitted"]
 
     asyncio.run(main())
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import asyncflow as af
+from asyncflow import messages as m
 from asyncflow.observers import Capture, Console, LogLines
 from asyncflow.runtime import observe
 from tests.runtime.loops import LoopClock, others, run
@@ -56,18 +57,19 @@ def test_an_observer_has_seen_everything_when_the_run_returns(where: str, tmp_pa
             with pytest.raises(af.RunFailed):
                 await engine.run(failing_flow(), run_id="r")
             assert capture.kinds() == [
-                "RunStarted", "AttemptStarted", "AttemptSucceeded", "AttemptStarted", "AttemptFailed", "RetryScheduled",
-                "AttemptStarted", "AttemptFailed", "TaskFailed", "RevertStarted", "RevertSucceeded", "RevertStarted",
-                "RevertSucceeded", "RunEnded",
+                "RunStarted", "AttemptStarted", "AttemptSucceeded", "AttemptStarted", "Progressed", "AttemptFailed",
+                "RetryScheduled", "AttemptStarted", "Progressed", "AttemptFailed", "TaskFailed", "RevertStarted",
+                "RevertSucceeded", "RevertStarted", "RevertSucceeded", "RunEnded",
             ]  # fmt: skip
-            assert [happening.number for happening in capture.happenings] == list(range(14))
-            seen = [(happening.path, happening.attempt) for happening in capture.happenings]
+            numbered = [happening for happening in capture.happenings if happening.number >= 0]
+            assert [happening.number for happening in numbered] == list(range(14))
+            seen = [(happening.path, happening.attempt) for happening in numbered]
             assert seen[:8] == [("", 0), ("a", 1), ("a", 1), ("bad", 1), ("bad", 1), ("bad", 1), ("bad", 2), ("bad", 2)]
             assert {(happening.run_id, happening.flow) for happening in capture.happenings} == {("r", "flow")}
             records = await engine._store.read("r")
             journaled = [(record.at, type(event)) for record in records for event in record.events]
-            assert [(each.at, type(each.event)) for each in capture.happenings] == journaled
-            assert repr(capture) == "<Capture: 14 events>"
+            assert [(each.at, type(each.event)) for each in numbered] == journaled
+            assert repr(capture) == "<Capture: 16 events>"
 
     run(main, owns_time=False)
 
@@ -112,8 +114,8 @@ def test_an_event_is_told_only_once_it_is_durable() -> None:
 # --- Slow and broken ones ---------------------------------------------------------------------------------------------
 
 
-def test_a_broken_observer_is_logged_and_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
-    """A mistake in what draws a progress bar must not stop the work."""
+def test_a_broken_observer_is_logged_and_dropped_and_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """A mistake in what draws a progress bar must not stop the work, nor fill the log once an event."""
 
     async def main() -> None:
         capture = Capture()
@@ -127,12 +129,16 @@ def test_a_broken_observer_is_logged_and_harms_nobody(caplog: pytest.LogCaptureF
 
         async with af.Engine(observers=[broken, broken_later, capture]) as engine:
             await engine.run(quick_flow(1), run_id="r")
+            assert repr(engine._announcer) == "<Announcer: 1 observers, 0 of them behind>"
+            await engine.run(quick_flow(1), run_id="s")
         assert capture.kinds()[-1] == "RunEnded"
 
     run(main)
     lines = [record for record in caplog.records if record.name == "asyncflow.observe"]
-    assert len(lines) == 8, "four events, two observers"
-    assert "failed on RunStarted of run 'r'" in lines[0].getMessage() and lines[0].exc_info is not None
+    assert len(lines) == 2, "one for each"
+    for line in lines:
+        assert "failed on RunStarted of run 'r'; it is dropped and hears nothing more" in line.getMessage()
+        assert line.exc_info is not None
 
 
 def test_a_slow_observer_costs_a_run_a_second_at_most() -> None:
@@ -321,6 +327,282 @@ def test_an_observer_that_cannot_be_called_is_refused() -> None:
     run(main)
 
 
+# --- Some events only -------------------------------------------------------------------------------------------------
+
+
+def nested_flow() -> Any:
+    """Return a flow with a flow in it, and a task whose path begins like that flow's."""
+
+    @af.task
+    async def work() -> None: ...
+
+    return af.linear("whole", af.unordered("part", work.named("a"), work.named("b")), work.named("party"))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "seen"),
+    [
+        ({"kinds": "RunEnded"}, [("r", "", "RunEnded"), ("s", "", "RunEnded")]),
+        ({"kinds": ["RunStarted", "RunEnded"], "run_id": "s"}, [("s", "", "RunStarted"), ("s", "", "RunEnded")]),
+        ({"path": "party", "run_id": "r"}, [("r", "party", "AttemptStarted"), ("r", "party", "AttemptSucceeded")]),
+        (
+            {"path": "part", "kinds": {"AttemptSucceeded"}},
+            [(one, f"part/{task}", "AttemptSucceeded") for one in "rs" for task in "ab"],
+        ),
+        ({"run_id": "t"}, []),
+    ],
+)
+def test_an_observer_may_ask_for_some_events_only(wanted: dict[str, Any], seen: list[tuple[str, str, str]]) -> None:
+    """Who waits for the end of one run is not called a million times for another."""
+
+    async def main() -> None:
+        capture = Capture()
+        async with af.Engine() as engine:
+            engine.observe(capture, **wanted)
+            for run_id in "rs":
+                await engine.run(nested_flow(), run_id=run_id)
+        assert [(each.run_id, each.path, each.kind) for each in capture.happenings] == seen
+
+    run(main)
+
+
+def test_a_kind_that_does_not_exist_is_refused() -> None:
+    """A filter with a slip of the pen would wait for ever."""
+
+    async def main() -> None:
+        async with af.Engine() as engine:
+            with pytest.raises(af.DeclarationError, match=r"no event 'TaskFaild' \(did you mean 'TaskFailed'\?\)"):
+                engine.observe(print, kinds=["RunEnded", "TaskFaild"])
+
+    run(main)
+
+
+# --- What comes with an event -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["memory", "file"])
+def test_a_failure_for_good_comes_with_what_the_task_had_read(where: str, tmp_path: Path) -> None:
+    """By the time that somebody looks, all of it may be undone and gone."""
+
+    @af.task(provides="a")
+    async def a() -> str:
+        return "a" * 70_000
+
+    @af.task(provides="b")
+    async def b() -> list[int]:
+        return [1, 2]
+
+    @af.task
+    async def bad(a: str, b: list[int], given: int, fallback: int = 7) -> None:
+        raise ValueError("no good")
+
+    async def main() -> None:
+        capture = Capture()
+        flow = af.linear("whole", af.unordered("pair", a, b), bad)
+        async with af.Engine(tmp_path / "runs.db" if where == "file" else None, observers=[capture]) as engine:
+            with pytest.raises(af.RunFailed):
+                await engine.run(flow, {"given": 3})
+        [failed] = [each for each in capture.happenings if each.circumstances is not None]
+        assert failed.kind == "TaskFailed" and failed.circumstances is not None
+        outcome, inputs, before = (
+            getattr(failed.circumstances, each) for each in ("outcome", "inputs", "predecessors")
+        )
+        assert outcome.text == "no good"
+        assert inputs == {"a": "a" * 70_000, "b": [1, 2], "given": 3, "fallback": 7}
+        assert before == {"pair/a": af.TaskState.SUCCEEDED, "pair/b": af.TaskState.SUCCEEDED}
+
+    run(main, owns_time=False)
+
+
+def test_a_revert_given_up_comes_with_its_failure_and_a_cut_off_task_with_its_timeout() -> None:
+    """They fail for good too."""
+
+    @af.task
+    async def first(number: int) -> None: ...
+
+    @first.revert
+    async def undo(number: int) -> None:
+        raise OSError("cannot be undone")
+
+    @af.task(timeout=1.0)
+    async def slow() -> None:
+        await asyncio.sleep(9.0)
+
+    async def main() -> None:
+        capture = Capture()
+        async with af.Engine(observers=[capture], clock=LoopClock()) as engine:
+            with pytest.raises(af.RunFailed):
+                await engine.run(af.linear("whole", first, slow), {"number": 1})
+        found = {each.kind: each for each in capture.happenings if each.circumstances is not None}
+        assert found.keys() == {"TaskFailed", "RevertGivenUp"}
+        late, lost = found["TaskFailed"].circumstances, found["RevertGivenUp"].circumstances
+        assert late is not None and lost is not None
+        assert isinstance(late.outcome, af.TimedOut) and late.predecessors == {"first": af.TaskState.SUCCEEDED}
+        assert isinstance(lost.outcome, af.Failure) and lost.inputs == {"number": 1} and not lost.predecessors
+
+    run(main)
+
+
+def test_what_could_not_be_read_is_absent_and_a_crowd_of_predecessors_is_cut() -> None:
+    """A task may fail because an input has no value; and a line of the log has an end."""
+
+    @af.task(provides="a", when=lambda: False, depth="task")
+    async def a() -> int:
+        return 1
+
+    @af.task
+    async def needy(a: int, given: int) -> None: ...
+
+    @af.task
+    async def bad() -> None:
+        raise ValueError
+
+    async def main() -> None:
+        capture = Capture()
+        async with af.Engine(observers=[capture]) as engine:
+            with pytest.raises(af.RunFailed):
+                await engine.run(af.linear("one", a, needy), {"given": 2})
+            with pytest.raises(af.RunFailed):
+                await engine.run(af.linear("two", quick_flow(300), bad))
+        one, two = (each.circumstances for each in capture.happenings if each.kind == "TaskFailed")
+        assert one is not None and one.inputs == {"given": 2} and one.predecessors == {"a": af.TaskState.SKIPPED}
+        assert two is not None and list(two.predecessors) == [f"quick/t{number}" for number in range(100)]
+
+    run(main)
+
+
+@pytest.mark.parametrize("where", ["memory", "file"])
+def test_what_a_body_emits_is_read_the_same_wherever_it_is_kept(where: str, tmp_path: Path) -> None:
+    """Who watches must not care about the form in which a journal holds it, nor the journal about its size."""
+
+    @af.task
+    async def work(ctx: af.Context) -> None:
+        ctx.emit("found", count=3, text="x" * 70_000)
+
+    async def main() -> None:
+        capture = Capture()
+        async with af.Engine(tmp_path / "runs.db" if where == "file" else None, observers=[capture]) as engine:
+            await engine.run(work, run_id="r")
+            for record in await engine._store.read("r"):
+                for event in record.events:
+                    if isinstance(event, m.Emitted) and where == "file":
+                        assert len(await engine._store.read_blob(event.data.blob)) == event.data.size_bytes
+        [emitted] = [each for each in capture.happenings if each.kind == "Emitted"]
+        assert emitted.data == {"count": 3, "text": "x" * 70_000}
+        assert not capture.happenings[0].data
+
+    run(main, owns_time=False)
+
+
+def test_a_question_that_was_answered_has_the_path_of_what_it_was_about() -> None:
+    """A number of a guard or a flow says nothing to who reads."""
+
+    @af.task
+    async def bad(ctx: af.Context) -> None:
+        raise ValueError
+
+    @af.task
+    async def other() -> None: ...
+
+    async def main() -> None:
+        capture = Capture()
+        inner = af.linear("inner", bad, retry=af.Times(2), when=lambda: True)
+        async with af.Engine() as engine:
+            engine.observe(capture, kinds=["ConditionAnswered", "ControllerAnswered", "FlowStartedOver", "TaskSkipped"])
+            with pytest.raises(af.RunFailed):
+                await engine.run(af.linear("whole", other.with_options(when=lambda: False, depth="task"), inner))
+        assert [(each.kind, each.path) for each in capture.happenings] == [
+            ("ConditionAnswered", "other"), ("TaskSkipped", "other"), ("ConditionAnswered", "inner"),
+            ("ControllerAnswered", "inner"), ("FlowStartedOver", "inner"), ("ControllerAnswered", "inner"),
+        ]  # fmt: skip
+
+    run(main)
+
+
+# --- Progress ---------------------------------------------------------------------------------------------------------
+
+
+def told(capture: Capture, path: str) -> list[float | str]:
+    """Return what was seen of a task's progress, and its other events by kind."""
+    return [
+        happening.event.fraction if isinstance(happening.event, m.Progressed) else happening.kind
+        for happening in capture.happenings
+        if happening.path == path
+    ]
+
+
+@pytest.mark.parametrize("says", [[], [0.5], [0.0, 0.5, 1.0], [0.0, 0.0, 1.0, 1.0], [1.0]])
+def test_progress_begins_with_0_and_ends_with_1_once_each(says: list[float]) -> None:
+    """A bar is drawn from its first to its last, whatever the body says of either."""
+
+    @af.task
+    async def work(ctx: af.Context) -> None:
+        for fraction in says:
+            ctx.progress(fraction)
+            await asyncio.sleep(2.0)
+
+    async def main() -> None:
+        capture = Capture()
+        async with af.Engine(observers=[capture], clock=LoopClock()) as engine:
+            await engine.run(af.linear("flow", work), run_id="r")
+            records = await engine._store.read("r")
+        between = [0.5] if 0.5 in says else []
+        found = told(capture, "work")
+        assert sorted(found, key=str) == sorted(["AttemptStarted", "AttemptSucceeded", 0.0, *between, 1.0], key=str)
+        assert [each for each in found if isinstance(each, float)] == [0.0, *between, 1.0]
+        assert found[:2] == ["AttemptStarted", 0.0] and found[-1] == "AttemptSucceeded"
+        # None but what the body said is in the journal, whether anybody watches or not.
+        journaled = [each.fraction for record in records for each in record.events if isinstance(each, m.Progressed)]
+        assert set(journaled) == set(says)
+
+    run(main)
+
+
+def test_progress_begins_again_with_each_attempt_and_each_revert() -> None:
+    """What the attempt before had done is gone; one that fails was never through."""
+
+    @af.task(retry=af.Retry(2, af.Fixed(0.0)))
+    async def work(ctx: af.Context) -> None:
+        ctx.progress(0.5)
+        raise ValueError
+
+    @work.revert
+    async def undo(ctx: af.Context) -> None: ...
+
+    async def main() -> None:
+        capture = Capture()
+        async with af.Engine(observers=[capture], clock=LoopClock()) as engine:
+            with pytest.raises(af.RunFailed):
+                await engine.run(af.linear("flow", work))
+        assert told(capture, "work") == [
+            "AttemptStarted", 0.0, 0.5, "AttemptFailed", "RetryScheduled",
+            "AttemptStarted", 0.0, 0.5, "AttemptFailed", "TaskFailed",
+            "RevertStarted", 0.0, 1.0, "RevertSucceeded",
+        ]  # fmt: skip
+
+    run(main)
+
+
+def test_only_who_can_tell_progress_is_seen_to_begin_and_end_with_it() -> None:
+    """For a task that cannot, its start and its end say all; one that finds its context by itself can."""
+
+    @af.task
+    async def plain() -> None: ...
+
+    @af.task
+    async def current() -> None:
+        af.current().progress(0.25)
+
+    async def main() -> None:
+        capture = Capture()
+        async with af.Engine(observers=[capture]) as engine:
+            await engine.run(af.linear("flow", plain, current))
+        assert told(capture, "plain") == ["AttemptStarted", "AttemptSucceeded"]
+        assert told(capture, "current") == ["AttemptStarted", 0.0, 0.25, 1.0, "AttemptSucceeded"]
+
+    run(main)
+
+
 # --- Those that come with asyncflow -----------------------------------------------------------------------------------
 
 
@@ -339,6 +621,7 @@ def test_log_lines_carry_fields_and_levels(caplog: pytest.LogCaptureFixture) -> 
         for record in caplog.records
         if record.name == "asyncflow.events"
     ]
+    lines = [line for line in lines if ": Progressed" not in line[1]]
     assert len(lines) == 14
     assert lines[0] == ("INFO", "r run: RunStarted", "r", "", 0)
     assert lines[1] == ("DEBUG", "r a: AttemptStarted", "r", "a", 1)
