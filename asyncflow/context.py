@@ -95,10 +95,17 @@ class Context:
         """
         if not 0.0 <= fraction <= 1.0:
             raise ValueError(f"progress of task {self.path!r} must be from 0.0 to 1.0, not {fraction!r}")
-        self._attempt.progress(float(fraction), message)
+        self._attempt.progress(float(fraction), str(message))
 
     def emit(self, name: str, /, **data: Any) -> None:
-        """Tell observers something. It is journaled with the next record and never causes one."""
+        """
+        Tell observers something. It is journaled with the next record and never causes one.
+
+        Raises:
+            TypeError: *name* is no string.
+        """
+        if type(name) is not str:
+            raise TypeError(f"what task {self.path!r} emits is named {name!r:.80}; give a string")
         self._attempt.emit(name, data)
 
     def __repr__(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections.abc import Mapping
 from contextvars import copy_context
@@ -20,6 +21,7 @@ from asyncflow.errors import (
     RunBusy,
     RunSuspended,
     RunUnfinished,
+    StoreError,
 )
 from asyncflow.executors.loop import begin
 from asyncflow.graph import record as recorded
@@ -40,6 +42,8 @@ from asyncflow.runtime.shelter import see_through
 from asyncflow.runtime.stepper import Stepper
 from asyncflow.runtime.supervisor import Supervisor
 from asyncflow.states import RunState
+
+log = logging.getLogger("asyncflow")
 
 OBSERVERS_MAY_TAKE = 1.0
 """Seconds that the end of a run waits for observers to have seen it."""
@@ -167,7 +171,7 @@ class Launcher:
             elif goes_on:
                 first = recovery(machine, plan=plan_id if has_changed else None, deadline=deadline)
                 if cancel_reason is not None:
-                    first.append(m.CancelRequested(cancel_reason))
+                    first.append(m.CancelRequested(str(cancel_reason)))
         except BaseException:
             await see_through(asyncio.get_running_loop().create_task(journal.release()))
             raise
@@ -250,7 +254,11 @@ class Launcher:
                 if self._announcer:
                     await self._announcer.wait_idle(OBSERVERS_MAY_TAKE)
         except Exception as unreleased:
-            error = error or unreleased
+            if error is None and supervisor.machine.phase.is_ended and isinstance(unreleased, StoreError):
+                # Its end is on record; that the run cannot be given up is the next one's trouble, not its caller's.
+                log.warning("run %r has ended and could not be given up: %s", run.run_id, unreleased)
+            else:
+                error = error or unreleased
         except asyncio.CancelledError as cancelled:
             going_on = cancelled  # but not before those who wait have been told
         if self.runs.get(run.run_id) is run:  # else it has been taken up again already, by someone who was quick

@@ -75,6 +75,15 @@ class Describer:
 
     def record(self, error: BaseException) -> FailureRecord:
         """Return the record of *error*. Whatever its class does meanwhile, there is one."""
+        try:
+            return self._record(error)
+        except Exception as broken:
+            type_name = _clean(name_of(type(error)))
+            return FailureRecord(
+                type_name=type_name, bases=(), text=f"<{type_name}, whose class raised {type(broken).__name__}>"
+            )
+
+    def _record(self, error: BaseException) -> FailureRecord:
         self._left -= 1
         self._around.add(id(error))
         if isinstance(error, RecordedError):
@@ -240,14 +249,22 @@ def _is_reserved(name: object) -> bool:
 
 def _text_of(error: BaseException) -> str:
     try:
-        text = str(error)
+        text = "".join((str(error),))  # exactly a str, whatever the class made
     except Exception as broken:
         return f"<str() of {_clean(name_of(type(error)))} raised {type(broken).__name__}>"
     return _clean(text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}...")
 
 
+def _attribute(error: BaseException, name: str) -> Any:
+    """Return an attribute, or None: to ask may call code of the user's, which may raise anything."""
+    try:
+        return getattr(error, name, None)
+    except Exception:
+        return None
+
+
 def _notes_of(error: BaseException) -> tuple[str, ...]:
-    notes: Any = getattr(error, "__notes__", ())
+    notes = _attribute(error, "__notes__")
     if not isinstance(notes, list | tuple):
         return ()
     texts = [note for note in cast("list[Any]", notes) if type(note) is str]
@@ -255,7 +272,7 @@ def _notes_of(error: BaseException) -> tuple[str, ...]:
 
 
 def _traceback_of(error: BaseException) -> str:
-    recorded = getattr(error, TRACEBACK_ATTRIBUTE, None)
+    recorded = _attribute(error, TRACEBACK_ATTRIBUTE)
     if type(recorded) is str:
         return _ending(recorded)
     try:

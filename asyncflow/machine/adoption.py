@@ -5,10 +5,11 @@ from __future__ import annotations
 from array import array
 from typing import Any
 
-from asyncflow.graph.plan import Plan
+from asyncflow.graph.plan import ROOT, Plan
+from asyncflow.graph.record import record_of
 from asyncflow.machine.choices import Choices
 from asyncflow.machine.control import Control, ControlPhase
-from asyncflow.machine.ledger import NO_VALUE
+from asyncflow.machine.ledger import NO_VALUE, REVERTED, RUN_DEADLINE
 
 
 class Adoption(Choices):
@@ -31,6 +32,8 @@ class Adoption(Choices):
                 moved[task] = known[path]
             elif self.attempts[task]:
                 self.retired[path] = self.states[task]
+                if self.states[task] != REVERTED and _has_revert(old, task):
+                    self.forsaken.append(path)
         self.plan = plan
         self._move(moved)
         self._move_flows(old)
@@ -54,8 +57,6 @@ class Adoption(Choices):
         ):  # fmt: skip
             table: dict[int, Any] = getattr(self, name)
             setattr(self, name, {moved[task]: entry for task, entry in table.items() if task in moved})
-        # A flow keeps its deadline only where its name and place are unchanged; one that is not known starts afresh.
-        self.scope_deadlines = {}
 
     def _move_flows(self, old: Plan) -> None:
         """Let flows keep what is known of them, by their path, and conditions what they said."""
@@ -69,7 +70,14 @@ class Adoption(Choices):
                 self.controls[control.scope] = control
         self._halts = {scope for scope, control in self.controls.items() if control.phase is not ControlPhase.GOING}
         self.scope_failures = {moved[one]: failure for one, failure in self.scope_failures.items() if one in moved}
-        self.late_scopes = [moved.get(scope, scope) for scope in self.late_scopes]
+        moved[RUN_DEADLINE] = RUN_DEADLINE
+        self.late_scopes = [moved.get(scope, ROOT) for scope in self.late_scopes]
+        self.scope_deadlines = {moved[one]: at for one, at in self.scope_deadlines.items() if one in moved}
         self.undo_scope = moved.get(self.undo_scope, self.undo_scope)
         said = {name: self.answers[index] for index, name in enumerate(old.guard_names()) if index in self.answers}
         self.answers = {index: said[name] for index, name in enumerate(plan.guard_names()) if name in said}
+
+
+def _has_revert(plan: Plan, task: int) -> bool:
+    record = record_of(plan)
+    return record.kinds[record.tasks[task].kind].has_revert

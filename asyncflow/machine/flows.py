@@ -27,9 +27,6 @@ from asyncflow.machine.revert import ReverseOrder
 from asyncflow.outcomes import Cancelled, Failure
 from asyncflow.states import RunState, check_run_step
 
-RUN_DEADLINE = -1
-"""The scope that ``DeadlinePassed`` names for the deadline of the run, which lies around all flows."""
-
 
 class Flows(Adoption):
     """The part of a run's machine that looks at flows: those with a controller, conditions, and the whole run."""

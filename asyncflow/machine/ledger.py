@@ -28,6 +28,9 @@ SETTLED = frozenset({SUCCEEDED, SKIPPED})
 UNDOABLE = frozenset({SUCCEEDED, FAILED, TIMED_OUT, CANCELLED})
 
 
+RUN_DEADLINE = -1
+"""The scope that ``DeadlinePassed`` names for the deadline of the run, which lies around all flows."""
+
 WHOLE_RUN, NOTHING = -1, -2
 """What is undone of a run that turns round, where it is not one flow."""
 
@@ -78,6 +81,7 @@ class Ledger:
         "executions",
         "failures",
         "flow",
+        "forsaken",
         "goal",
         "in_doubt",
         "inputs",
@@ -147,6 +151,7 @@ class Ledger:
         self.scope_failures: dict[int, Failure] = {}  # what a flow's controller or condition raised
         self.controls = {scope: Control(scope) for scope in plan.controlled}
         self.answers: dict[int, bool] = {}  # condition to what it said
+        self.forsaken: list[str] = []  # those of them that were to be undone and cannot be any more
         self.retired: dict[str, int] = {}  # path to last state of tasks that a changed flow no longer has
 
         # Counts that tell when a run is still, and what is due.
@@ -343,7 +348,7 @@ class Ledger:
             "conditions": (dict(self.answers), sorted(self._to_skip)),
             "undecided": sorted(self._ended),
             "counts": (self._left, self._bodies, self._undoing and self._undoing.left),
-            "retired": dict(self.retired),
+            "retired": (dict(self.retired), list(self.forsaken)),
         }
 
     # --- Counting -----------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from asyncflow import messages as m
 from asyncflow.errors import InternalError
 from asyncflow.graph.plan import Plan
-from asyncflow.machine.ledger import SUCCEEDED
+from asyncflow.machine.ledger import SETTLED
 from asyncflow.machine.run import RunMachine
 from asyncflow.outcomes import Sealed
 
@@ -76,12 +76,18 @@ def _unkept_and_needed(machine: RunMachine) -> list[int]:
     unkept = {task for task, value in enumerate(values) if type(value) is Sealed and not value.is_kept}
     if not unkept:
         return []
-    before, size = machine.plan.predecessors(), machine.plan.size
+    plan = machine.plan
+    shown = [source for sources in plan.provided.values() for source in sources]
+    if plan.returns is not None:
+        shown.append(plan.returns)
+    wanted = [task for source in shown for task in source.tasks()]
+    for task in range(plan.size):
+        if states[task] not in SETTLED and plan.bindings:
+            wanted.extend(plan.bindings[task].reads())
     needed: set[int] = set()
-    unsettled = [task for task in range(size) if states[task] != SUCCEEDED]
-    while unsettled:
-        for task in before[unsettled.pop()]:
-            if task in unkept and task not in needed:
-                needed.add(task)
-                unsettled.append(task)
+    while wanted:
+        task = wanted.pop()
+        if task in unkept and task not in needed:
+            needed.add(task)
+            wanted.extend(plan.bindings[task].reads())
     return sorted(needed)

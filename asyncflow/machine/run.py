@@ -24,7 +24,7 @@ from typing import Any, ClassVar
 from asyncflow import messages as m
 from asyncflow.errors import IllegalTransition, InternalError
 from asyncflow.machine import lifecycle
-from asyncflow.machine.flows import RUN_DEADLINE, Flows
+from asyncflow.machine.flows import Flows
 from asyncflow.machine.intake import Intake
 from asyncflow.machine.ledger import (
     FAILED,
@@ -32,6 +32,7 @@ from asyncflow.machine.ledger import (
     PENDING,
     REVERTED,
     REVERTING,
+    RUN_DEADLINE,
     RUNNING,
     SUCCEEDED,
     TIMED_OUT,
@@ -164,7 +165,8 @@ class RunMachine(Intake):
             if is_undone and not self._end_due:
                 self._end_due = True
                 assert self.goal is not None
-                complete = self.undo_scope == WHOLE_RUN and not self.revert_failures
+                # What a changed flow no longer has cannot be undone.
+                complete = self.undo_scope == WHOLE_RUN and not self.revert_failures and not self.forsaken
                 complete = complete and all(
                     state not in UNDOABLE or not self.started[task] for task, state in enumerate(self.states)
                 )

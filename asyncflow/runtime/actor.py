@@ -151,7 +151,9 @@ class Actor:
 
     def emit(self, name: str, data: dict[str, Any]) -> None:
         """Pass something on to observers."""
-        self._home.tell(m.Emitted(self.task, name, self._home.codec.seal(data) if self._home.keeps_bytes else data))
+        self._home.tell(
+            m.Emitted(self.task, name, self._home.codec.seal_inline(data) if self._home.keeps_bytes else data)
+        )
 
     # --- Commands -----------------------------------------------------------------------------------------------------
 
@@ -306,7 +308,10 @@ class Actor:
             self._home.report(m.AttemptLost(self.task, "suspend"))
 
     def _reconciled(self, value: Any, error: BaseException | None) -> None:
-        if error is not None:
+        if isinstance(error, Exception):
+            # Whether the lost attempt had its effect is still not known, so there must not be another.
+            self._fail(error, retriable=False)
+        elif error is not None:
             self._attempt_ended(None, error)
         elif value is None:
             self._home.report(m.AttemptLost(self.task, "reconciled"))

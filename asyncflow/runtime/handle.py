@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Generator, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
@@ -320,8 +321,10 @@ def _failed(supervisor: Supervisor, where: str) -> RunFailed:
             wrapped.__cause__ = error
             error = wrapped
         note = f"in {'flow' if path in flows else 'task'} {path!r} of run {run_id!r}"
-        if note not in getattr(error, "__notes__", ()):
-            error.add_note(note)
+        # An exception's class may be sloppy enough to raise something else when it is asked for its notes.
+        with contextlib.suppress(Exception):
+            if note not in getattr(error, "__notes__", ()):
+                error.add_note(note)
         members.append(error)
     reverted = machine.state is RunState.REVERTED
     first = next(iter(failures), plan.flow)

@@ -129,7 +129,7 @@ class Supervisor:
     def cancel(self, reason: str) -> None:
         """Have the run undone. Ignored once it is being undone or has ended. From any thread."""
         if not self._is_handed_over(lambda: self.cancel(reason)):
-            self.inbox.send_nowait(m.CancelRequested(reason))
+            self.inbox.send_nowait(m.CancelRequested(str(reason)))
 
     def suspend(self, reason: str, *, grace: float | None = None, recover: bool = False) -> None:
         """
@@ -143,7 +143,7 @@ class Supervisor:
             self.grace = grace
             if self.machine.suspend_reason is not None:
                 self.note(self._set_grace)
-        self.inbox.send_nowait(m.SuspendRequested(reason, recover))
+        self.inbox.send_nowait(m.SuspendRequested(str(reason), recover))
         if self.stepper is not None:
             self.stepper.set_free()  # nobody may ask any more, and the bodies have a grace only
 

@@ -9,6 +9,8 @@ import pytest
 from asyncflow import messages as m
 from asyncflow.errors import InternalError
 from asyncflow.graph import record as recorded
+from asyncflow.graph.decorator import task as decorated
+from asyncflow.graph.flow import flow
 from asyncflow.graph.pattern import linear, unordered
 from asyncflow.machine.replay import fold, plans_named, recovery
 from asyncflow.machine.run import RunMachine
@@ -407,7 +409,7 @@ def test_a_start_handed_out_before_the_run_was_turned_round_is_not_wanted() -> N
 
 def test_values_that_were_never_kept_are_made_again_where_they_are_needed() -> None:
     """``checkpoint=False`` saves the journal a large value and costs a resume its making, with all it was made of."""
-    plan = chain("a", "b", "c", "d")
+    plan = reading_chain()
     records = _unkept(plan, "a", "b", "c")
     machine = fold(records, {PLAN: plan})
     events = recovery(machine)
@@ -418,11 +420,34 @@ def test_values_that_were_never_kept_are_made_again_where_they_are_needed() -> N
     assert machine.attempts.tolist() == [1, 1, 1, 0], "they go on counting"
 
 
+def test_an_order_alone_needs_no_value() -> None:
+    """What merely comes after a task does not have it run again."""
+    plan = chain("a", "b")
+    machine = fold(_unkept(plan, "a"), {PLAN: plan})
+    assert recovery(machine) == [m.RunResumed(None, None)]
+
+
 def test_values_that_nobody_needs_any_more_are_not_made_again() -> None:
     """Work is repeated only for a reader that has not succeeded yet."""
     plan = dag({"a": (), "b": "a", "c": ()})
     machine = fold(_unkept(plan, "a", kept="b"), {PLAN: plan})
     assert recovery(machine) == [m.RunResumed(None, None)]
+
+
+def reading_chain() -> Any:
+    @flow
+    def chained() -> int:
+        value = inc.named("a")(0)
+        for name in ("b", "c", "d"):
+            value = inc.named(name)(value)
+        return value
+
+    return chained.compile()
+
+
+@decorated(executor="inline")
+def inc(x: int) -> int:
+    return x + 1
 
 
 def _unkept(plan: Any, *names: str, kept: str = "") -> list[m.Record]:

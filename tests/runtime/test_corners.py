@@ -320,3 +320,156 @@ def test_a_large_value_that_left_memory_is_asked_for_by_its_task(tmp_path: Path)
             assert one.state is RunState.SUSPENDED
 
     run(main, owns_time=False)
+
+
+def test_what_a_body_tells_cannot_make_its_run_unreadable(tmp_path: Path) -> None:
+    """Whatever is put where a text belongs: the journal must be read again."""
+
+    @af.task(provides="x")
+    async def talks(ctx: af.Context) -> int:
+        ctx.progress(0.5, 42)  # type: ignore[arg-type]
+        ctx.emit("large", text="x" * 200_000)
+        with pytest.raises(TypeError, match="what task 'talks' emits is named 7; give a string"):
+            ctx.emit(7)  # type: ignore[arg-type]
+        return 1
+
+    async def main() -> None:
+        async with af.Engine(tmp_path / "runs.db") as engine:
+            flow = af.linear("f", talks)
+            await engine.run(flow, run_id="r")
+            assert await engine.resume("r", flow) == {"x": 1}
+            other = await engine.start(waits_for_ever([]), run_id="c")
+            other.cancel(5)  # type: ignore[arg-type]
+            with pytest.raises(af.RunCancelled, match="5"):
+                await other
+            assert (await engine.inspect("c")).state is RunState.CANCELLED
+            [emitted] = [
+                event
+                for record in await engine._store.read("r")
+                for event in record.events
+                if type(event).__name__ == "Emitted"
+            ]
+            assert len(engine._codec.open(emitted.data)["text"]) == 200_000
+
+    run(main, owns_time=False)
+
+
+class Sloppy(Exception):
+    def __getattr__(self, name: str) -> Any:
+        raise KeyError(name)
+
+
+class Text(str):
+    """As template libraries have it."""
+
+    __slots__ = ()
+
+
+class Odd(Exception):
+    def __str__(self) -> str:
+        return Text("odd")
+
+
+@pytest.mark.parametrize("kind", [Sloppy, Odd])
+def test_any_exception_can_be_put_on_record(kind: type[Exception], tmp_path: Path) -> None:
+    """Its class may do what it likes; the run fails by it, and goes on being readable."""
+
+    @af.task
+    async def fails() -> None:
+        raise kind("it")
+
+    async def main() -> None:
+        async with af.Engine(tmp_path / "runs.db") as engine:
+            with pytest.raises(af.RunFailed):
+                await engine.run(af.linear("f", fails), run_id="r")
+            report = await engine.inspect("r")
+            assert report.state is RunState.REVERTED
+
+    run(main, owns_time=False)
+
+
+def test_a_hook_that_cannot_tell_does_not_let_the_body_run_again(tmp_path: Path) -> None:
+    """Nobody knows whether the payment was made, so it must not be made another time."""
+    calls: list[str] = []
+
+    def make() -> Any:
+        @af.task(retry=af.Retry(3, on=(ConnectionError,)), on_crash="fail")
+        async def pay() -> None:
+            calls.append("pay")
+            await asyncio.Event().wait()
+
+        @pay.reconcile
+        async def ask() -> Any:
+            calls.append("ask")
+            raise ConnectionError("the bank is down")
+
+        return af.linear("f", pay)
+
+    async def main() -> None:
+        async with af.Engine(tmp_path / "runs.db", grace=0.0) as engine:
+            await engine.start(make(), run_id="r")
+            await until(lambda: calls)
+        async with af.Engine(tmp_path / "runs.db") as engine:
+            with pytest.raises(af.RunFailed) as failed:
+                await engine.resume("r", make())
+            assert failed.group_contains(ConnectionError)
+
+    run(main, owns_time=False)
+    assert calls == ["pay", "ask"]
+
+
+def test_what_a_changed_flow_can_no_longer_undo_is_not_called_undone() -> None:
+    """The revert that would have done it is gone with its task."""
+    undone: list[str] = []
+
+    @af.task
+    async def charge() -> None: ...
+
+    @charge.revert
+    async def refund() -> None:
+        undone.append("refund")
+
+    @af.task
+    async def hang(ctx: af.Context) -> None:
+        if ctx.attempt == 1:
+            await asyncio.Event().wait()
+
+    @af.task
+    async def bad() -> None:
+        raise ValueError("bad")
+
+    async def main() -> None:
+        async with af.Engine(grace=0.0) as engine:
+            one = await engine.start(af.linear("f", charge, hang), run_id="r")
+            for _ in range(10):
+                await asyncio.sleep(0)
+            one.suspend(grace=0.0)
+            with pytest.raises(af.RunSuspended):
+                await one
+            with pytest.raises(af.RunFailed) as failed:
+                await engine.resume("r", af.linear("f", hang, bad))
+            assert not failed.value.reverted
+
+    run(main)
+    assert undone == []
+
+
+def test_a_second_engine_on_a_file_takes_no_lock_of_the_first(tmp_path: Path) -> None:
+    """To look into a file and close it again drops every lock that the process has on it."""
+
+    async def main() -> None:
+        path = tmp_path / "runs.db"
+
+        def locks() -> list[str]:
+            inode = f":{path.stat().st_ino} "
+            return [line for line in Path("/proc/locks").read_text().splitlines() if inode in line]
+
+        async with af.Engine(path) as engine:
+            await engine.runs()
+            before = locks()
+            async with af.Engine(path) as other:
+                await other.runs()
+            assert locks() == before
+
+    if Path("/proc/locks").exists():
+        run(main, owns_time=False)
