@@ -90,6 +90,7 @@ from asyncflow.interfaces import Circumstances, Happening, Observer, RunInfo
 from asyncflow.outcomes import Cancelled, Failure, Outcome, Success, TimedOut
 from asyncflow.runtime.handle import Results, Run, TaskView
 from asyncflow.runtime.report import RunReport, TaskReport
+from asyncflow.runtime.statistics import Statistics
 from asyncflow.runtime.stepper import Step
 from asyncflow.states import RunState, TaskState
 
@@ -158,6 +159,7 @@ __all__ = [
     "RunSuspended",
     "RunUnfinished",
     "SchemaTooNew",
+    "Statistics",
     "Step",
     "StoreError",
     "StrayCancellation",

@@ -54,9 +54,8 @@ class Engine:
     is reverted, and ``recover()`` takes it up again.
 
     Args:
-        path: The journal, an SQLite file, made if it is not there. None keeps runs in memory, resumable only in this
-        engine. durability: "full" (synced to disk before anything depends on it), "process" (survives the process, not
-        a power
+        path: The journal, an SQLite file, made if it is not there. None: in memory, resumable only in this engine.
+        durability: "full" (synced to disk before anything depends on it), "process" (survives the process, not a power
             cut) or "lazy" (at most 100 ms behind); a run may choose its own.
         concurrency: How many bodies run at once, over all runs; None for no limit.
         threads: How many threads plain functions may have; None for four more than there are processors, at most 32.
@@ -111,10 +110,11 @@ class Engine:
         self._announcer = Announcer()
         self._first_observers = [check_observer(observer) for observer in observers]
         self._never_revert = never_revert
+        self._clock = SystemClock() if clock is None else clock
         self._grace = grace
         self._launcher = Launcher(
             store,
-            clock=SystemClock() if clock is None else clock,
+            clock=self._clock,
             announcer=self._announcer,
             pools=pools,
             resources=self._resources,
@@ -440,7 +440,7 @@ class Engine:
             CorruptRecord: The journal is damaged.
         """
         self._check_open()
-        return await inspect(self._store, self._codec, run_id)
+        return await inspect(self._store, self._codec, run_id, self._clock.now())
 
     def observe(
         self, observer: Observer, *, kinds: Iterable[str] = (), run_id: str | None = None, path: str | None = None

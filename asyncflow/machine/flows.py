@@ -157,6 +157,7 @@ class Flows(Adoption):
         control, span = self.controls[scope], plan.span(scope)
         if control.undoing is None or control.undoing.left:
             raise IllegalTransition(f"flow {plan.scopes[scope].path!r} cannot start over; it is not undone")
+        self.tally.start_overs += 1
         for task in event.tasks:
             self._clear(task)
         for node in plan.inside(scope):

@@ -16,6 +16,7 @@ from asyncflow.errors import FlowTimedOut, IllegalTransition, TaskTimedOut
 from asyncflow.graph.plan import Plan
 from asyncflow.machine.control import Control, ControlPhase
 from asyncflow.machine.revert import ReverseOrder
+from asyncflow.machine.tally import Tally
 from asyncflow.outcomes import Cancelled, Failure, TimedOut
 from asyncflow.states import ALLOWED_TASK_STEPS, RunState, TaskState, check_task_step
 
@@ -105,6 +106,7 @@ class Ledger:
         "started",
         "states",
         "suspend_reason",
+        "tally",
         "undo_scope",
         "values",
         "waits",
@@ -158,6 +160,7 @@ class Ledger:
         self._waiting_for = list(plan.pending)
         self._left = size  # tasks that have not settled
         self._bodies = 0  # bodies running, or ended and not yet decided about
+        self.tally = Tally()
         self._starts = 0  # tasks that have started, to tell in which order
         self._undoing: ReverseOrder | None = None  # while the run is being undone
         self.undo_scope = WHOLE_RUN  # what is undone once the run has turned round: a flow, or one of these
@@ -346,6 +349,7 @@ class Ledger:
             "scope failures": {scope: repr(failure) for scope, failure in self.scope_failures.items()},
             "controls": {scope: control.snapshot() for scope, control in self.controls.items()},
             "conditions": (dict(self.answers), sorted(self._to_skip)),
+            "tally": (self.tally.attempts, self.tally.reverts, self.tally.losses, self.tally.start_overs),
             "undecided": sorted(self._ended),
             "counts": (self._left, self._bodies, self._undoing and self._undoing.left),
             "retired": (dict(self.retired), list(self.forsaken)),

@@ -29,6 +29,8 @@ def fold(records: Iterable[m.Record], plans: Mapping[str, Plan]) -> RunMachine:
     """
     machine: RunMachine | None = None
     for record in records:
+        if machine is not None and record.events and isinstance(record.events[0], m.RunResumed):
+            machine.tally.was_away(record.at)
         for event in record.events:
             if machine is None:
                 if not isinstance(event, m.RunStarted):
@@ -38,6 +40,8 @@ def fold(records: Iterable[m.Record], plans: Mapping[str, Plan]) -> RunMachine:
                 if plans[event.plan] is not machine.plan:
                     machine.adopt(plans[event.plan])
             machine.apply(event)
+        if machine is not None:
+            machine.mark(record.at)
     if machine is None:
         raise InternalError("a journal has no records, so there is nothing to fold")
     return machine

@@ -188,6 +188,16 @@ class RunMachine(Intake):
         """
         self._APPLY[type(event)](self, event)
 
+    def mark(self, at: float) -> RunState:
+        """
+        Take note of when the events applied last happened, POSIX seconds, and return the run's state. For statistics,
+        and for no decision.
+        """
+        state = RunState.SUSPENDED if self.is_suspended else self.phase
+        waiting = self.states.count(WAITING) if self.waits else 0
+        self.tally.take(at, state, self._bodies, len(self.reverting), waiting)
+        return state
+
     def _cancel_requested(self, event: m.CancelRequested) -> None:
         if self.phase is RunState.RUNNING:
             self.cancel_reason = event.reason
@@ -223,6 +233,7 @@ class RunMachine(Intake):
             raise IllegalTransition(f"task {self.plan.path(task)!r} cannot start in a run that is {self.phase.value}")
         self._step(task, RUNNING)
         self.attempts[task] = event.attempt
+        self.tally.attempts += 1
         self._bodies += 1
         if not self.started[task]:
             self._starts += 1
@@ -280,6 +291,7 @@ class RunMachine(Intake):
     def _attempt_lost(self, event: m.AttemptLost) -> None:
         task = event.task
         self._check_in_flight(task)
+        self.tally.losses += 1
         if self.states[task] == REVERTING:
             self.reverting.discard(task)
             self.revert_lost[task] = self.revert_lost.get(task, 0) + 1
@@ -359,6 +371,7 @@ class RunMachine(Intake):
         if self._step(task, REVERTING) == SUCCEEDED:
             self._left += 1
         self.revert_attempts[task] = event.attempt
+        self.tally.reverts += 1
         self.reverting.add(task)
         self.waits.pop(task, None)
 

@@ -23,6 +23,7 @@ from asyncflow.interfaces import Happening
 from asyncflow.machine.ledger import NO_VALUE, NOTHING, WHOLE_RUN
 from asyncflow.machine.run import RUN_DEADLINE
 from asyncflow.outcomes import Failure, Outcome, Success, TimedOut
+from asyncflow.runtime.statistics import Statistics, statistics
 from asyncflow.runtime.supervisor import Supervisor
 from asyncflow.states import RunState, TaskState
 
@@ -195,6 +196,12 @@ class Run(Generic[T]):
     def results(self) -> Results:
         """Values by provided name, of what has succeeded so far."""
         return Results(self.supervisor)
+
+    @property
+    def statistics(self) -> Statistics:
+        """The run in numbers, up to now: seconds in each state, how many tasks, attempts and reverts."""
+        supervisor = self.supervisor
+        return statistics(supervisor.machine, None if supervisor.is_over else supervisor.clock.now())
 
     def task(self, path: str) -> TaskView:
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,10 +13,12 @@ from asyncflow.codec import Codec
 from asyncflow.graph import record as recorded
 from asyncflow.graph.plan import Plan
 from asyncflow.interfaces import RunInfo, Store
+from asyncflow.machine.control import ControlPhase
 from asyncflow.machine.ledger import NO_VALUE
 from asyncflow.machine.replay import fold, plans_named
 from asyncflow.machine.run import RunMachine
 from asyncflow.outcomes import Failure, Sealed
+from asyncflow.runtime.statistics import Statistics, statistics
 from asyncflow.states import RunState, TaskState
 
 
@@ -45,6 +48,21 @@ class TaskReport:
 
 
 @attrs.frozen
+class FlowReport:
+    """
+    One flow with a controller: which attempt at it is or was the last, as of now; 0 before the first.
+
+    ``state`` is PENDING, RUNNING, REVERTING, SUCCEEDED (it has ended well), FAILED (its controller gave up), REVERTED,
+    REVERT_FAILED or SKIPPED.
+    """
+
+    path: str
+    controller: str
+    state: TaskState
+    attempts: int
+
+
+@attrs.frozen
 class RunReport:
     """
     One run, as its journal tells it up to now.
@@ -66,32 +84,62 @@ class RunReport:
     inputs: Mapping[str, str]
     tasks: Sequence[TaskReport]
     failures: Mapping[str, Failure]
+    flows: Sequence[FlowReport]
+    statistics: Statistics
     plan: Plan = attrs.field(repr=False)
 
     def states(self) -> dict[str, TaskState]:
         """Return path to state."""
         return {task.path: task.state for task in self.tasks}
 
+    def critical_path(self) -> list[TaskReport]:
+        """
+        Return the tasks that the run's duration hangs on, first to last: from the one that ended last, always on to the
+        one before it that ended last. Empty if none has ended. Latest attempts count, so a retry shows as a gap.
+        """
+        ends = [-math.inf if task.ended is None else task.ended for task in self.tasks]
+        before, size = self.plan.predecessors(), self.plan.size
+        task = max(range(size), key=ends.__getitem__, default=-1)
+        found: list[TaskReport] = []
+        while task >= 0 and ends[task] > -math.inf:
+            found.append(self.tasks[task])
+            last, seen, stack = -1, {task}, [task]
+            while stack:
+                for node in before[stack.pop()]:
+                    if node < size and ends[node] > -math.inf:
+                        last = node if last < 0 or ends[node] > ends[last] else last
+                    elif node not in seen:
+                        # A gate, or a task that was skipped: what is before it comes before.
+                        seen.add(node)
+                        stack.append(node)
+            task = last
+        return found[::-1]
 
-async def inspect(store: Store, codec: Codec, run_id: str) -> RunReport:
-    """Return the report of a run as *store* has it now; *codec* pictures the values."""
+
+async def inspect(store: Store, codec: Codec, run_id: str, now: float) -> RunReport:
+    """Return the report of a run as *store* has it *now* (POSIX seconds); *codec* pictures the values."""
     info = await store.info(run_id)
     records = await store.read(run_id)
     plans = {name: recorded.decode(await store.plan(name)) for name in set(plans_named(records))}
-    return report(info, records, plans, lambda value: _picture(value, codec))
+    return report(info, records, plans, lambda value: _picture(value, codec), now)
 
 
 def report(
-    info: RunInfo, records: Sequence[m.Record], plans: Mapping[str, Plan], summary: Callable[[Any], str]
+    info: RunInfo, records: Sequence[m.Record], plans: Mapping[str, Plan], summary: Callable[[Any], str], now: float
 ) -> RunReport:
-    """Return the report of a run from its *records*; *summary* pictures a value, sealed or not, in one line."""
+    """
+    Return the report of a run from its *records*, *now*; *summary* pictures a value, sealed or not, in one line.
+    """
     machine = fold(records, plans)
+    if info.state is RunState.INTERRUPTED:
+        machine.tally.was_away(now)
     spans, progress = _spans(records, machine)
     plan = machine.plan
     tasks = [_task_report(machine, task, spans.get(task), progress.get(task), summary) for task in range(plan.size)]
     failures = {
         plan.path(task): outcome for task in machine.failures if isinstance(outcome := machine.outcomes[task], Failure)
     }
+    failures |= {plan.scopes[scope].path or plan.flow: failure for scope, failure in machine.scope_failures.items()}
     failures |= {f"{plan.path(task)} (revert)": failure for task, failure in machine.revert_failures.items()}
     return RunReport(
         run_id=info.run_id,
@@ -107,8 +155,31 @@ def report(
         inputs={name: summary(value) for name, value in machine.inputs.items()},
         tasks=tasks,
         failures=failures,
+        flows=[_flow_report(machine, scope) for scope in plan.controlled],
+        statistics=statistics(machine, now),
         plan=plan,
     )
+
+
+def _flow_report(machine: RunMachine, scope: int) -> FlowReport:
+    plan, control = machine.plan, machine.controls[scope]
+    controller = plan.scopes[scope].controller
+    state = TaskState(machine.states[controller])
+    attempts = len(control.history) + (0 if control.has_answered or not machine.attempts[controller] else 1)
+    if control.phase is ControlPhase.UNDOING:
+        state = TaskState.REVERTING
+    elif state in (TaskState.SUCCEEDED, TaskState.CANCELLED):
+        # So is the controller; what it controls may be under way.
+        has_failed = control.phase is ControlPhase.GIVEN_UP or machine.phase not in (
+            RunState.RUNNING,
+            RunState.SUCCEEDED,
+        )
+        state = TaskState.FAILED if has_failed else TaskState.RUNNING
+        if machine.is_settled(scope):
+            state = TaskState.SUCCEEDED
+    elif attempts and state is TaskState.PENDING:
+        state = TaskState.RUNNING  # between two attempts
+    return FlowReport(plan.scopes[scope].path, plan.path(controller), state, attempts)
 
 
 def _task_report(
@@ -153,13 +224,13 @@ def _spans(
     """
     Return, for each task of the plan in force, when its latest attempt began and ended, and its latest progress.
 
-    A changed plan numbers tasks anew, so spans from before a change are dropped.
+    A changed plan numbers tasks anew and a reset forgets them, so spans from before either are dropped.
     """
     spans: dict[int, tuple[float | None, float | None]] = {}
     progress: dict[int, float] = {}
     for record in records:
         for event in record.events:
-            if isinstance(event, m.RunResumed) and event.plan is not None:
+            if isinstance(event, (m.RunResumed, m.RunReset)) and event.plan is not None:
                 spans.clear()
                 progress.clear()
             elif isinstance(event, _STARTS):

@@ -245,6 +245,8 @@ class Supervisor:
             KeyboardInterrupt, SystemExit: A body raised it; the run is suspended.
         """
         self._keeper = asyncio.current_task()
+        if first:
+            self.machine.tally.was_away(self.clock.now())
         try:
             for event in first:
                 self.take(event)
@@ -413,7 +415,7 @@ class Supervisor:
             self.large.let_go(events)  # after those who watch have seen what a failing task had read
         for callback in self.on_record:
             callback(events)
-        state = self.machine.state
+        state = self.machine.mark(at)
         self._is_over = state.is_ended or state is RunState.SUSPENDED
 
     def _look(self, event: m.Event, task: int) -> Circumstances:
