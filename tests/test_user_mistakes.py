@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import datetime as dt
 import sqlite3
 from collections.abc import Callable
@@ -130,7 +131,27 @@ async def perhaps() -> int:
     return 1
 
 
+class Listed(af.Task):
+    """A class task that takes what it lists."""
+
+    requires = ("a", "b")
+
+    async def execute(self, **inputs: int) -> int:
+        return sum(inputs.values())
+
+
+@dataclasses.dataclass
+class Order:
+    """Something with a field."""
+
+    lines: Any
+
+
 def bare() -> int:
+    return 1
+
+
+async def bare_async() -> int:
     return 1
 
 
@@ -344,6 +365,37 @@ WIRING: dict[str, Mistake] = {
         build(lambda: inc()),  # type: ignore[call-arg]
         af.DeclarationError,
         r"task 'inc' is called in flow 'f' without 'x'; pass a reference or a constant",
+    ),
+    "a task that is not called": (
+        build(lambda: inc(one)),  # type: ignore[arg-type]
+        af.DeclarationError,
+        r"<task 'one'> stands where its value belongs; call it: one\(\.\.\.\)",
+    ),
+    "a flow that is not called": (
+        build(lambda: text([{"s": af.linear("g", one)}])),  # type: ignore[arg-type]
+        af.DeclarationError,
+        r"<flow 'g'> stands where its value belongs; call it",
+    ),
+    "a builder that returns a task": (build(lambda: one), af.DeclarationError, r"<task 'one'> stands where its value"),
+    "a coroutine": (
+        build(lambda: inc(bare_async())),  # type: ignore[arg-type]
+        af.DeclarationError,
+        r"a coroutine of 'bare_async' stands where a value belongs; decorate the function with @af\.task",
+    ),
+    "a reference in an object": (
+        build(lambda: text(Order(one()))),  # type: ignore[arg-type]
+        af.ReferenceMisuse,
+        r"a Order cannot hold references, .*; pass them in a list, tuple or dict",
+    ),
+    "a reference injected": (
+        build(lambda: inc.with_options(inject={"x": one()})()),  # type: ignore[call-arg]
+        af.DeclarationError,
+        r"task 'inc' injects a reference; inject constants, and pass references in the call",
+    ),
+    "an input that requires= names": (
+        build(lambda: Listed()(a=1)),
+        af.DeclarationError,
+        r"task class Listed is called in flow 'f' without 'b'; pass a reference or a constant",
     ),
     "an argument twice": (
         build(lambda: inc(one(), x=2)),  # type: ignore[misc]

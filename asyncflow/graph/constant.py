@@ -49,7 +49,7 @@ def _canonical(value: Any) -> Iterator[str]:
         yield from _canonical((value.func, value.args, value.keywords))
     elif isinstance(value, type) or hasattr(value, "__qualname__"):
         yield name_of(value)
-    elif (fields := _fields(value)) is not None:
+    elif (fields := fields_of(value)) is not None:
         for name, part in fields.items():
             yield f"{name}="
             yield from _canonical(part)
@@ -59,7 +59,8 @@ def _canonical(value: Any) -> Iterator[str]:
     yield ");"
 
 
-def _fields(value: Any) -> Mapping[str, Any] | None:
+def fields_of(value: Any) -> Mapping[str, Any] | None:
+    """Return the fields of a dataclass, an attrs class or a struct by name; None of anything else."""
     names = getattr(value, "__dataclass_fields__", None) or getattr(value, "__struct_fields__", None)
     if names is None and attrs.has(type(value)):
         names = [field.name for field in attrs.fields(type(value))]

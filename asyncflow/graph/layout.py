@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from asyncflow.graph.condition import Condition
 from asyncflow.graph.provides import Given
-from asyncflow.graph.reference import Origin, Ref, Spec
+from asyncflow.graph.reference import Declared, Origin, Ref, Spec
 from asyncflow.graph.signature import Signature
 from asyncflow.graph.wants import Call
 
@@ -104,7 +104,7 @@ class Layout:
         return copied
 
 
-class Composite(ABC):
+class Composite(Declared, ABC):
     """What a compiler needs to know of a flow."""
 
     name: str

@@ -7,15 +7,23 @@ raises an error that says where to do it instead.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import attrs
 
 from asyncflow.errors import DeclarationError, ReferenceMisuse
+from asyncflow.graph.constant import fields_of
 from asyncflow.graph.inputs import Constant, Source
 
 _DEEPEST = 100
+
+
+class Declared:
+    """What a builder calls: a task or a flow. Where a value belongs, somebody forgot to call it."""
+
+    name: str
 
 
 class Origin(Protocol):
@@ -101,6 +109,7 @@ class Ref:
         """Return a reference to this value, or to *default* if the task that gives it is skipped."""
         if contains_reference(default):
             raise _misuse(self, "can only fall back to a constant; pass both references to a task that chooses")
+        check_constant(default)
         return Ref(self.asyncflow_builder, self, Default(default))
 
     def __hash__(self) -> int:
@@ -216,7 +225,10 @@ def spec_of(value: Any, builder: Origin) -> Spec:
                 f"cannot be used in flow {builder.name!r}; return it from its own flow, or pass it in as an argument",
             )
         return value
-    if type(value) in _PLAIN or not contains_reference(value):
+    if type(value) in _PLAIN:
+        return Constant(value)
+    if not contains_reference(value):
+        check_constant(value)
         return Constant(value)
     if isinstance(value, dict) and type(value) is dict:
         if any(contains_reference(key) for key in value):
@@ -231,11 +243,14 @@ def spec_of(value: Any, builder: Origin) -> Spec:
 
 
 def contains_reference(value: Any, depth: int = 0) -> bool:
-    """Return whether *value* is a reference, or a builtin container that has one somewhere."""
+    """Return whether *value* is a reference, an object with one in a field, or a container with one somewhere."""
     if type(value) is Ref:
         return True
-    if not isinstance(value, (list, tuple, dict, set, frozenset)):
+    if type(value) in _PLAIN:
         return False
+    if not isinstance(value, (list, tuple, dict, set, frozenset)):
+        # No deeper than its own fields: objects may refer to each other in circles.
+        return any(type(part) is Ref for part in (fields_of(value) or {}).values())
     if depth == _DEEPEST:
         raise DeclarationError(f"an argument has containers nested more than {_DEEPEST} deep; pass it from a task")
     if isinstance(value, dict):
@@ -243,3 +258,26 @@ def contains_reference(value: Any, depth: int = 0) -> bool:
             contains_reference(key, depth + 1) or contains_reference(part, depth + 1) for key, part in value.items()
         )
     return any(contains_reference(part, depth + 1) for part in value)
+
+
+def check_constant(value: Any) -> None:
+    """
+    Check that *value*, which holds no reference, is not what somebody forgot to call, or to make a task of.
+
+    Raises:
+        DeclarationError: It has a task, a flow or a coroutine in it.
+    """
+    if isinstance(value, (list, tuple, set, frozenset)):
+        for part in value:
+            check_constant(part)
+    elif isinstance(value, dict):
+        for part in value.values():
+            check_constant(part)
+    elif isinstance(value, Declared):
+        raise DeclarationError(f"{value!r} stands where its value belongs; call it: {value.name}(...)")
+    elif inspect.iscoroutine(value):
+        value.close()
+        raise DeclarationError(
+            f"a coroutine of {value.__qualname__!r} stands where a value belongs; decorate the function with @af.task, "
+            "so that calling it gives a reference"
+        )

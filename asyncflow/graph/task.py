@@ -29,7 +29,7 @@ from asyncflow.graph.options import (
 )
 from asyncflow.graph.policy import Retry
 from asyncflow.graph.provides import WHOLE, Given, Provides, given_by, missing_from
-from asyncflow.graph.reference import Origin
+from asyncflow.graph.reference import Declared, Origin
 from asyncflow.graph.signature import Signature
 from asyncflow.graph.types import length_of
 from asyncflow.graph.wants import Call, HookWants, Wants, own_inputs
@@ -46,7 +46,7 @@ def _check_body(fn: Any, what: str) -> None:
         raise DeclarationError(f"{what} yields, and a task gives one value; return a list")
 
 
-class Task:
+class Task(Declared):
     """
     A declared unit of work. Subclass it and write ``execute``, and ``revert`` if it can be undone.
 

@@ -10,7 +10,7 @@ import attrs
 
 from asyncflow.errors import DeclarationError
 from asyncflow.graph.inputs import Constant, Resource, Values
-from asyncflow.graph.reference import Origin, Spec, spec_of
+from asyncflow.graph.reference import Origin, Spec, check_constant, contains_reference, spec_of
 from asyncflow.graph.signature import NO_DEFAULT, Signature
 
 
@@ -75,6 +75,9 @@ class Wants:
         self.what = what
         required = _names(requires, what, "requires")
         injected = _mapping(inject, what, "inject")
+        if contains_reference(injected):
+            raise DeclarationError(f"{what} injects a reference; inject constants, and pass references in the call")
+        check_constant(injected)
         renamed = self._renamed(rebind)
         if not isinstance(auto_extract, bool):
             raise DeclarationError(f"{what} has auto_extract={auto_extract!r:.80}; give True or False")
@@ -174,6 +177,13 @@ class Wants:
             return Call(tuple([spec_of(value, builder) for value in args]), (), self._first_names(len(args)))
         self.settle()
         given = self.matched(args, kwargs)
+        for want in self.by_name:
+            listed = want.parameter not in signature.by_name and want.fixed is None
+            if listed and want.parameter not in given:
+                raise DeclarationError(
+                    f"{self.what} is called in flow {builder.name!r} without {want.parameter!r}; pass a reference or a "
+                    "constant"
+                )
         for name in self._fixed.keys() & given.keys():
             if type(self._fixed[name]) is Constant:
                 raise DeclarationError(f"{self.what} injects {name!r}, and the call gives it too; leave one out")

@@ -280,8 +280,7 @@ class Ledger:
         return not self._waiting_for[self.plan.scopes[scope].end]
 
     def is_result(self, task: int) -> bool:
-        """Whether the value of *task* is a result of the run: it is there, and each flow with a controller around it
-        has ended well."""
+        """Whether *task* has a value, and each flow with a controller around it has ended well."""
         if self.values[task] is NO_VALUE:
             return False
         controls = self.controls
