@@ -89,7 +89,7 @@ from asyncflow.graph.task import Task
 from asyncflow.interfaces import Circumstances, Happening, Observer, RunInfo
 from asyncflow.outcomes import Cancelled, Failure, Outcome, Success, TimedOut
 from asyncflow.runtime.handle import Results, Run, TaskView
-from asyncflow.runtime.report import RunReport, TaskReport
+from asyncflow.runtime.report import FlowReport, RunReport, TaskReport
 from asyncflow.runtime.statistics import Statistics
 from asyncflow.runtime.stepper import Step
 from asyncflow.states import RunState, TaskState
@@ -121,6 +121,7 @@ __all__ = [
     "Fixed",
     "Flow",
     "FlowError",
+    "FlowReport",
     "FlowTimedOut",
     "ForEach",
     "ForEachInput",

@@ -73,6 +73,21 @@ def sized(n: int, limit: int = 2) -> list[int]:
     return [double(n), double(limit)]
 
 
+@af.task
+async def fails_twice(attempt: int) -> int:
+    if attempt < 3:
+        raise ValueError(attempt)
+    return attempt
+
+
+again = af.unordered(
+    "again",
+    af.linear("inner", fails_twice, retry=af.Times(5, provides="attempt")),
+    double.with_options(name="no", when=lambda n: n > 9),
+    double.with_options(name="yes", when=lambda n: n < 9),
+)
+
+
 @af.flow
 def typo(n: int) -> int:
     return duoble(n)
@@ -271,6 +286,24 @@ def test_the_readme_s_commands_work_as_they_are_written(folder: Path) -> None:
     assert "saga-7" in said["ls"][1] and "REVERTED" in said["ls"][1]
     assert "the warehouse is on fire" in said["show"][1] and "the warehouse is on fire" in said["resume"][2]
     assert "flowchart" in said["graph"][1]
+
+
+def test_show_tells_attempts_of_flows_what_was_skipped_and_where_the_time_went(folder: Path) -> None:
+    """A run that took three attempts and left something out looks like any other, unless somebody says so."""
+    assert call(folder, "run", "flows.py:again", "-i", "n=4", "--run-id", "r", "--quiet")[0] == 0
+    code, out, _ = call(folder, "show", "r")
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert code == 0 and "3 of 4 tasks done, 1 skipped, last change" in lines[0]
+    assert lines[1].startswith("took 0.") and lines[1].endswith(" s RUNNING; 7 attempts; 2 reverts; 2 flows run again")
+    assert "inner SUCCEEDED, attempt 3 of its controller inner/times" in lines
+    [skipped] = [line for line in lines if line.startswith("no ")]
+    assert skipped == "no SKIPPED its condition said no"
+    shown = json.loads(call(folder, "show", "r", "--json")[1])
+    assert shown["flows"] == [{"path": "inner", "controller": "inner/times", "state": "SUCCEEDED", "attempts": 3}]
+    found = shown["statistics"]
+    assert (found["attempts"], found["reverts"], found["start_overs"], found["lost"]) == (7, 2, 2, 0)
+    assert found["tasks"] == {"SUCCEEDED": 3, "SKIPPED": 1} and found["seconds"]["RUNNING"] > 0.0
+    assert {task["path"] for task in shown["tasks"] if task["said_no"]} == {"no"}
 
 
 @pytest.mark.parametrize("command", [[], ["run"], ["resume"], ["ls"], ["show"], ["graph"], ["check"], ["cancel"]])

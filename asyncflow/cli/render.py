@@ -6,7 +6,7 @@ import json
 import math
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -27,6 +27,7 @@ _COLOURS = {
     "FAILED": "red",
     "TIMED_OUT": "red",
     "REVERT_FAILED": "red",
+    "SKIPPED": "dim",
 }
 
 
@@ -78,17 +79,23 @@ def runs_json(runs: Sequence[af.RunInfo]) -> list[dict[str, Any]]:
 def report_text(report: af.RunReport, console: Console, *, db: str, everything: bool) -> None:
     """Print a run: its state, its tasks as a tree, and what failed."""
     done = sum(task.state is af.TaskState.SUCCEEDED for task in report.tasks)
+    skipped = sum(task.state is af.TaskState.SKIPPED for task in report.tasks)
+    flows = {flow.path: flow for flow in report.flows}
     console.print(
         f"run [bold]{escape(report.run_id)}[/bold] of flow {escape(report.flow)}: {coloured(report.state.value)}, "
-        f"{done} of {len(report.tasks)} tasks done, last change {age(report.updated)}"
+        f"{done} of {len(report.tasks)} tasks done{f', {skipped} skipped' if skipped else ''}, "
+        f"last change {age(report.updated)}"
     )
+    if "" in flows:
+        console.print(f"  {_attempt(flows[''])}")
+    console.print(f"  {_statistics(report.statistics)}")
     if report.owner:
         console.print(f"  owned by {escape(report.owner)}")
     if report.reason:
         console.print(f"  reason: {escape(report.reason)}")
     for name, value in report.inputs.items():
         console.print(f"  input {escape(name)} = {escape(value)}", overflow="ellipsis", no_wrap=True)
-    _tree(report.tasks, console, everything=everything)
+    _tree(report.tasks, flows, console, everything=everything)
     for path, failure in report.failures.items():
         console.print(f"[red]{escape(path)}[/red]: {escape(failure.type_name)}: {escape(failure.text)}")
     if report.state in (af.RunState.INTERRUPTED, af.RunState.SUSPENDED):
@@ -99,12 +106,28 @@ def report_text(report: af.RunReport, console: Console, *, db: str, everything: 
         console.print(f"go on with {escape(how)}", soft_wrap=True)
 
 
-def _tree(tasks: Sequence[af.TaskReport], console: Console, *, everything: bool) -> None:
+def _statistics(found: af.Statistics) -> str:
+    """Return where the time went, and how often something was done more than once."""
+    spent = ", ".join(f"{seconds:.3f} s {state}" for state, seconds in found.seconds.items()) or "no time"
+    parts = [f"took {spent}", f"{found.attempts} attempts"]
+    for count, word in ((found.reverts, "reverts"), (found.lost, "lost"), (found.start_overs, "flows run again")):
+        if count:
+            parts.append(f"{count} {word}")
+    return "; ".join(parts)
+
+
+def _attempt(flow: af.FlowReport) -> str:
+    return f"{coloured(flow.state.name)}, attempt {flow.attempts} of its controller {escape(flow.controller)}"
+
+
+def _tree(
+    tasks: Sequence[af.TaskReport], flows: Mapping[str, af.FlowReport], console: Console, *, everything: bool
+) -> None:
     shown: list[str] = []
     hidden: dict[str, int] = {}
     for task in tasks:
         # A long run is mostly done or not begun: those are counted, what is under way or went wrong is listed.
-        dull = task.state in (af.TaskState.SUCCEEDED, af.TaskState.PENDING)
+        dull = task.state in (af.TaskState.SUCCEEDED, af.TaskState.PENDING, af.TaskState.SKIPPED)
         if dull and not everything and len(tasks) > 40:
             hidden[task.state.name] = hidden.get(task.state.name, 0) + 1
             continue
@@ -113,7 +136,9 @@ def _tree(tasks: Sequence[af.TaskReport], console: Console, *, everything: bool)
             if shown[depth : depth + 1] != [flow]:
                 del shown[depth:]
                 shown.append(flow)
-                console.print(f"  {'  ' * depth}[bold]{escape(flow)}[/bold]")
+                line = f"  {'  ' * depth}[bold]{escape(flow)}[/bold]"
+                controlled = flows.get("/".join(around[: depth + 1]))
+                console.print(f"{line}  {_attempt(controlled)}" if controlled else line)
         del shown[len(around) :]
         line = f"  {'  ' * len(around)}{escape(name):<24} {coloured(task.state.name)}"
         if task.attempts > 1:
@@ -123,6 +148,8 @@ def _tree(tasks: Sequence[af.TaskReport], console: Console, *, everything: bool)
         if task.progress is not None:
             line += f"  {task.progress:.0%}"
         detail = task.failure or task.value
+        if task.said_no:
+            detail = "its condition said no"
         if detail:
             line += f"  {escape(detail)}"
         console.print(line, overflow="ellipsis", no_wrap=True)
@@ -154,9 +181,23 @@ def report_json(report: af.RunReport) -> dict[str, Any]:
                 "ended": task.ended,
                 "value": task.value,
                 "failure": task.failure,
+                "said_no": task.said_no,
             }
             for task in report.tasks
         ],
+        "flows": [
+            {"path": flow.path, "controller": flow.controller, "state": flow.state.name, "attempts": flow.attempts}
+            for flow in report.flows
+        ],
+        "statistics": {
+            "seconds": dict(report.statistics.seconds),
+            "task_seconds": dict(report.statistics.task_seconds),
+            "tasks": dict(report.statistics.tasks),
+            "attempts": report.statistics.attempts,
+            "reverts": report.statistics.reverts,
+            "lost": report.statistics.lost,
+            "start_overs": report.statistics.start_overs,
+        },
         "failures": {path: f"{failure.type_name}: {failure.text}" for path, failure in report.failures.items()},
     }
 

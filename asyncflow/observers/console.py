@@ -25,9 +25,11 @@ class _Run:
     def __init__(self, flow: str) -> None:
         self.flow = flow
         self.began = time.monotonic()
-        self.done = 0
-        self.failed = 0
-        self.reverted = 0
+        # Paths: a flow that runs again does some of it a second time.
+        self.done: set[str] = set()
+        self.failed: set[str] = set()
+        self.skipped: set[str] = set()
+        self.reverted: set[str] = set()
         self.running: dict[str, tuple[float, str, float]] = {}  # path: fraction, message, since
         self.ending = ""
 
@@ -36,19 +38,28 @@ class _Run:
         now = time.monotonic()
         match event:
             case m.AttemptStarted() | m.RevertStarted() | m.ReconcileStarted():
-                self.running[path] = (0.0, "reverting" if isinstance(event, m.RevertStarted) else "", now)
+                is_revert = isinstance(event, m.RevertStarted)
+                if not is_revert:
+                    self.failed.discard(path)
+                    self.reverted.discard(path)
+                self.done.discard(path)
+                self.running[path] = (0.0, "reverting" if is_revert else "", now)
             case m.Progressed(fraction=fraction, message=message):
                 if path in self.running:
-                    self.running[path] = (fraction, message, self.running[path][2])
+                    self.running[path] = (fraction, message or self.running[path][1], self.running[path][2])
             case m.AttemptSucceeded():
-                self.done += 1
-                self.running.pop(path, None)
+                self._over(path, self.done)
             case m.TaskFailed() | m.RevertGivenUp():
-                self.failed += 1
-                self.running.pop(path, None)
+                self._over(path, self.failed)
+            case m.ConditionAnswered(failure=failure) if failure is not None:
+                self.failed.add(path)
             case m.RevertSucceeded():
-                self.reverted += 1
-                self.running.pop(path, None)
+                self._over(path, self.reverted)
+            case m.TaskSkipped():
+                self.skipped.add(path)
+            case m.FlowStartedOver():
+                inside = f"{path}/" if path else ""
+                self.skipped = {skipped for skipped in self.skipped if not skipped.startswith(inside)}
             case m.AttemptFailed() | m.AttemptTimedOut() | m.AttemptCancelled() | m.AttemptLost() | m.RevertFailed():
                 self.running.pop(path, None)
             case m.RunSuspended():
@@ -58,13 +69,16 @@ class _Run:
             case _:
                 pass
 
+    def _over(self, path: str, those: set[str]) -> None:
+        those.add(path)
+        self.running.pop(path, None)
+
     def headline(self) -> str:
         seconds = time.monotonic() - self.began
-        parts = [f"{self.done} done", f"{len(self.running)} running"]
-        if self.failed:
-            parts.append(f"{self.failed} failed")
-        if self.reverted:
-            parts.append(f"{self.reverted} reverted")
+        parts = [f"{len(self.done)} done", f"{len(self.running)} running"]
+        for those, word in ((self.failed, "failed"), (self.skipped, "skipped"), (self.reverted, "reverted")):
+            if those:
+                parts.append(f"{len(those)} {word}")
         return f"{self.flow}  {', '.join(parts)}  {seconds:.1f} s  {self.ending}".rstrip()
 
 
@@ -88,8 +102,10 @@ class Console:
         if run is None:
             run = self._runs[happening.run_id] = _Run(happening.flow)
         run.take(happening)
-        if isinstance(happening.event, (m.TaskFailed, m.AttemptFailed, m.RevertFailed, m.AttemptTimedOut)):
-            self._say(f"{happening.path}: {happening.kind} {describe(happening.event)}".rstrip())
+        if _is_news(happening.event):
+            is_repeated = isinstance(happening.event, m.TaskFailed) and happening.event.failure is None
+            detail = "" if is_repeated else describe(happening)
+            self._say(f"{happening.path or happening.flow}: {happening.kind} {detail}".rstrip())
         if run.ending:
             self._over(happening.run_id, run)
         elif self._is_terminal():
@@ -138,3 +154,10 @@ class Console:
             self._live.stop()
             self._live = None
         print(run.headline(), file=self._file, flush=True)
+
+
+def _is_news(event: m.Event) -> bool:
+    """Whether an event has a line of its own."""
+    if isinstance(event, m.ConditionAnswered):
+        return event.failure is not None
+    return isinstance(event, (m.AttemptFailed, m.AttemptTimedOut, m.TaskFailed, m.RevertFailed, m.ControllerAnswered))

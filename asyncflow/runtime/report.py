@@ -28,7 +28,8 @@ class TaskReport:
     One task of a run.
 
     ``started`` and ``ended`` are POSIX seconds of its latest attempt (or revert), None where there is none; ``value``
-    is a one-line picture of what it returned, ``failure`` of what it failed with.
+    is a one-line picture of what it returned, ``failure`` of what it failed with. ``said_no`` is whether it is skipped
+    for a condition of its own, and not only since something before it is.
     """
 
     path: str
@@ -40,6 +41,7 @@ class TaskReport:
     value: str | None
     failure: str | None
     progress: float | None
+    said_no: bool
 
     @property
     def seconds(self) -> float | None:
@@ -203,6 +205,8 @@ def _task_report(
         value=None if value is NO_VALUE else summary(value),
         failure=f"{failure.type_name}: {failure.text}" if isinstance(failure, Failure) else None,
         progress=progress if state is TaskState.RUNNING else None,
+        said_no=state is TaskState.SKIPPED
+        and any(machine.answers.get(guard) is False for guard in machine.plan.guards_of(task)),
     )
 
 

@@ -627,7 +627,8 @@ def test_log_lines_carry_fields_and_levels(caplog: pytest.LogCaptureFixture) -> 
     assert lines[1] == ("DEBUG", "r a: AttemptStarted", "r", "a", 1)
     assert lines[4] == ("WARNING", "r bad: AttemptFailed: builtins.ValueError: attempt 1", "r", "bad", 1)
     assert lines[6] == ("DEBUG", "r bad: AttemptStarted (attempt 2)", "r", "bad", 2)
-    assert lines[8][:2] == ("ERROR", "r bad: TaskFailed (attempt 2)")
+    said = "r bad: TaskFailed (attempt 2): builtins.ValueError: attempt 2; inputs a=1; after a SUCCEEDED"
+    assert lines[8][:2] == ("ERROR", said)
     assert lines[-1] == ("INFO", "r run: RunEnded: REVERTED", "r", "", 0)
 
 
@@ -660,7 +661,40 @@ def test_the_console_writes_plain_lines_where_there_is_no_terminal() -> None:
     assert "\x1b" not in out.getvalue()
     assert any(line.startswith("quick  3 done, 0 running  0.0 s  SUCCEEDED") for line in lines)
     assert "bad: AttemptFailed builtins.ValueError: attempt 1" in lines
-    assert lines[-1].startswith("flow  1 done, 0 running, 1 failed, 2 reverted  0.0 s  REVERTED")
+    assert "bad: TaskFailed" in lines, "what it failed of has been said"
+    assert lines[-1].startswith("flow  0 done, 0 running, 1 failed, 2 reverted  0.0 s  REVERTED")
+
+
+def test_the_console_counts_what_is_true_at_the_end_of_flows_that_run_again() -> None:
+    """A task that was done three times, and undone twice, is done once; what was skipped is not waited for."""
+
+    @af.task
+    async def work() -> None: ...
+
+    @af.task
+    async def fails_twice(n: int) -> None:
+        if n < 3:
+            raise ValueError(n)
+
+    def raises() -> bool:
+        raise KeyError("gone")
+
+    async def main() -> None:
+        no = work.with_options(name="no", when=lambda: False, depth="task")
+        inner = af.linear("inner", no, work, fails_twice, retry=af.Times(3, provides="n"))
+        async with af.Engine(observers=[Console(out)]) as engine:
+            await engine.run(af.linear("flow", inner))
+            with pytest.raises(af.RunFailed):
+                await engine.run(af.linear("other", work.with_options(when=raises)))
+
+    out = io.StringIO()
+    run(main)
+    lines = out.getvalue().splitlines()
+    assert lines.count("inner: ControllerAnswered retry") == 2
+    assert "work: ConditionAnswered builtins.KeyError: 'gone'" in lines
+    ends = [line for line in lines if "running" in line and line.endswith("ED")]
+    assert ends[0].startswith("flow  3 done, 0 running, 1 skipped  ") and ends[0].endswith("SUCCEEDED")
+    assert ends[1].startswith("other  0 done, 0 running, 1 failed  ") and ends[1].endswith("REVERTED")
 
 
 def test_the_console_says_that_a_run_was_suspended() -> None:
