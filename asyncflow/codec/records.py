@@ -80,16 +80,10 @@ class Codec(Values):
         Raises:
             UnkeepableValue: It cannot be kept.
         """
-        sealed = self.seal_inline(value)
-        assert sealed.payload is not None
-        payload, size = sealed.payload, sealed.size_bytes
+        payload = self.encode(value)
+        size = len(payload)
         blob = digest_of(payload) if size > LARGEST_INLINE_BYTES else None
         return Sealed(payload, blob=blob, size_bytes=size, value=value)
-
-    def seal_inline(self, value: Any) -> Sealed:
-        """Do the same for what always stands in its record, however large."""
-        payload = self.encode(value)
-        return Sealed(payload, size_bytes=len(payload), value=value)
 
     def open(self, sealed: Any) -> Any:
         """

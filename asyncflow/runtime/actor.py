@@ -151,9 +151,7 @@ class Actor:
 
     def emit(self, name: str, data: dict[str, Any]) -> None:
         """Pass something on to observers."""
-        self._home.tell(
-            m.Emitted(self.task, name, self._home.codec.seal_inline(data) if self._home.keeps_bytes else data)
-        )
+        self._home.tell(m.Emitted(self.task, name, self._home.codec.seal(data) if self._home.keeps_bytes else data))
 
     # --- Commands -----------------------------------------------------------------------------------------------------
 

@@ -328,7 +328,6 @@ def test_what_a_body_tells_cannot_make_its_run_unreadable(tmp_path: Path) -> Non
     @af.task(provides="x")
     async def talks(ctx: af.Context) -> int:
         ctx.progress(0.5, 42)  # type: ignore[arg-type]
-        ctx.emit("large", text="x" * 200_000)
         with pytest.raises(TypeError, match="what task 'talks' emits is named 7; give a string"):
             ctx.emit(7)  # type: ignore[arg-type]
         return 1
@@ -343,13 +342,6 @@ def test_what_a_body_tells_cannot_make_its_run_unreadable(tmp_path: Path) -> Non
             with pytest.raises(af.RunCancelled, match="5"):
                 await other
             assert (await engine.inspect("c")).state is RunState.CANCELLED
-            [emitted] = [
-                event
-                for record in await engine._store.read("r")
-                for event in record.events
-                if type(event).__name__ == "Emitted"
-            ]
-            assert len(engine._codec.open(emitted.data)["text"]) == 200_000
 
     run(main, owns_time=False)
 
@@ -462,7 +454,8 @@ def test_a_second_engine_on_a_file_takes_no_lock_of_the_first(tmp_path: Path) ->
 
         def locks() -> list[str]:
             inode = f":{path.stat().st_ino} "
-            return [line for line in Path("/proc/locks").read_text().splitlines() if inode in line]
+            lines = [line for line in Path("/proc/locks").read_text().splitlines() if inode in line]
+            return sorted(line.partition(":")[2] for line in lines)
 
         async with af.Engine(path) as engine:
             await engine.runs()
