@@ -25,7 +25,7 @@ from asyncflow.errors import (
 )
 from asyncflow.executors.loop import begin
 from asyncflow.graph import record as recorded
-from asyncflow.graph.changes import compare
+from asyncflow.graph.changes import Verdict, compare
 from asyncflow.graph.find import find_flow
 from asyncflow.graph.flow import Flow
 from asyncflow.graph.pattern import as_flow
@@ -327,6 +327,12 @@ def _accept(machine: RunMachine, plan: Plan, accept_changes: bool) -> None:
     started = {machine.plan.path(task) for task in tasks if machine.attempts[task]}
     verdicts = compare(machine.plan, plan, started=started, states=states, is_reverting=not machine.is_forward)
     refused = [verdict for verdict in verdicts if verdict.is_refused]
+    kept = {plan.scopes[scope].path for scope in plan.controlled}
+    for scope in machine.halted():
+        path = machine.plan.scopes[scope].path
+        if path not in kept:
+            text = "has failed and is being undone or asked about, and has no controller of that path any more"
+            refused.append(Verdict(path or plan.flow, "gone", text, is_refused=True, may_be_accepted=False))
     if refused and not (accept_changes and all(verdict.may_be_accepted for verdict in refused)):
         lines = [str(verdict) for verdict in refused]
         raise PlanChanged(

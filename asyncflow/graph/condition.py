@@ -31,7 +31,14 @@ class Condition:
 
     def ask(self, values: dict[str, Any]) -> bool:
         """Return what it says of *values*; whatever it raises is a failure of what it guards."""
-        return bool(self.fn(**values))
+        answer = self.fn(**values)
+        if inspect.isawaitable(answer):
+            if inspect.iscoroutine(answer):
+                answer.close()
+            raise TypeError(
+                "a condition returned something to await, which says neither yes nor no; make it a plain def"
+            )
+        return bool(answer)
 
 
 def check_condition(when: Any, depth: Any, what: str, *, default: str = "dominated") -> Condition | None:

@@ -109,8 +109,10 @@ def _value(node: ast.expr, values: dict[str, Any]) -> Any:
         return _BINARY[type(node.op)](_value(node.left, values), _value(node.right, values))
     if isinstance(node, ast.Subscript):
         return _value(node.value, values)[_value(node.slice, values)]
-    if isinstance(node, (ast.List, ast.Tuple)):
+    if isinstance(node, ast.List):
         return [_value(part, values) for part in node.elts]
+    if isinstance(node, ast.Tuple):
+        return tuple(_value(part, values) for part in node.elts)
     assert isinstance(node, ast.Compare)
     left = _value(node.left, values)
     for op, part in zip(node.ops, node.comparators, strict=True):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from asyncflow import messages as m
 from asyncflow.errors import IllegalTransition
-from asyncflow.graph.plan import ROOT
 from asyncflow.machine.adoption import Adoption
 from asyncflow.machine.control import Control, ControlPhase
 from asyncflow.machine.ledger import (
@@ -64,8 +63,12 @@ class Flows(Adoption):
         self._reverts = [task for task in self._reverts if task not in span]
         self._gates = [gate for gate in self._gates if not self._leads_into(gate, scope)]
         self._skips = [task for task in self._skips if task not in span]
-        self._tell_to_stop(span, cancel=self._policy(scope) == "cancel")
+        self._tell_to_stop(span)
         control.busy = self._busy_in(scope)
+
+    def halted(self) -> list[int]:
+        """Return the flows that have failed and are not over: they fall still, are asked about, or are being undone."""
+        return sorted(self._halts)
 
     def _leads_into(self, gate: int, scope: int) -> bool:
         guard = self.plan.guards[self.plan.guards_of(gate)[0]]
@@ -75,20 +78,21 @@ class Flows(Adoption):
         """The time limit of *scope* has passed, which its own controller has no say in."""
         self._fail(self.plan.scopes[scope].parent)
         # Whatever the flows around it do with siblings: what is in it is late.
-        self._tell_to_stop(self.plan.span(scope), cancel=True)
+        self._tell_to_stop(self.plan.span(scope), all_=True)
 
     def _policy(self, scope: int) -> str:
         """Return what becomes of what still runs in a flow that has failed."""
         return self.plan.scopes[scope].on_failure or self.on_failure
 
-    def _tell_to_stop(self, tasks: range, *, cancel: bool) -> None:
-        """Cancel what runs among *tasks*, if *cancel*, and what waits between two attempts."""
+    def _tell_to_stop(self, tasks: range, *, all_: bool = False) -> None:
+        """Cancel what runs among *tasks*, or as much of it as may not finish, and what waits between two attempts."""
         states = self.states
         told = {command.task for command in self._cancels}
         for task in tasks:
             state = states[task]
             if state == RUNNING:
-                if cancel and task not in self._ended and task not in told:
+                is_stopped = all_ or self._policy(self.plan.scope_of[task]) == "cancel"
+                if is_stopped and task not in self._ended and task not in told:
                     self._cancels.append(m.Cancel(task, "cancel"))
             elif state == WAITING or (state == PENDING and self.attempts[task]):
                 self._stop(task, Cancelled())
@@ -309,8 +313,7 @@ class Flows(Adoption):
         self.undo_scope = NOTHING if self.never_revert and goal is RunState.REVERTED else scope
         self._undoing = self._run_order()
         self._list_open(self._undoing, range(self.plan.size))
-        must_stop = goal is RunState.CANCELLED or bool(self.late_scopes) or self._policy(ROOT) == "cancel"
-        self._tell_to_stop(range(self.plan.size), cancel=must_stop)
+        self._tell_to_stop(range(self.plan.size), all_=goal is RunState.CANCELLED or bool(self.late_scopes))
 
     def _undo_when_open(self, task: int) -> None:
         order = self._undoing_of(task)

@@ -15,6 +15,21 @@ from asyncflow.outcomes import Failure
 from asyncflow.runtime.desk import Desk
 
 
+class _Asking:
+    """One question on its way."""
+
+    __slots__ = ("work",)
+
+    def __init__(self) -> None:
+        self.work: Work | None = None
+
+
+def _stray(what: str, error: BaseException) -> StrayCancellation:
+    stray = StrayCancellation(f"{what} ended with CancelledError although nobody had told it to stop")
+    stray.__cause__ = error
+    return stray
+
+
 class Questions:
     """
     Asks for one run. A condition answers at once; a controller may take its time, and is asked again after a crash.
@@ -33,7 +48,7 @@ class Questions:
         self._unreadable = unreadable
         self._answered = answered
         # Controllers that are being asked, by scope.
-        self._asked: dict[int, Work | None] = {}
+        self._asked: dict[int, _Asking] = {}
         self._is_closed = False
 
     @property
@@ -44,9 +59,9 @@ class Questions:
     def close(self) -> None:
         """Want no answer any more."""
         self._is_closed = True
-        for work in self._asked.values():
-            if work is not None:
-                work.stop()
+        for asking in self._asked.values():
+            if asking.work is not None:
+                asking.work.stop()
 
     def evaluate(self, index: int) -> None:
         """Ask a condition, if it is still to be asked, and put its answer on record."""
@@ -61,7 +76,8 @@ class Questions:
             answer = self._desk.context.copy().run(guard.condition.ask, kwargs)
         except (StoreError, CodecError):
             raise  # what cannot be decoded stops the run, which stays resumable
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as raised:
+            error = raised if isinstance(raised, Exception) else _stray("a condition", raised)
             if guard.scope >= 0:
                 what = f"the condition of flow {machine.plan.scopes[guard.scope].path or machine.flow!r}"
             else:
@@ -85,11 +101,16 @@ class Questions:
         assert isinstance(controller, Controller)
 
         def answered(value: Any, error: BaseException | None) -> None:
-            self._asked.pop(scope, None)
-            self._decided(scope, controller, value, error)
+            # A flow around this one may have run again meanwhile, and another question may have taken the place.
+            if self._asked.get(scope) is asking:
+                del self._asked[scope]
+                self._decided(scope, controller, value, error)
             self._answered()
 
-        self._asked[scope] = None
+        dropped = self._asked.get(scope)
+        if dropped is not None and dropped.work is not None:
+            dropped.work.stop()
+        asking = self._asked[scope] = _Asking()
         try:
             kwargs = controller.decider_wants.select(binding.by_name(values), values)
         except (StoreError, CodecError):
@@ -103,8 +124,7 @@ class Questions:
         executor = "loop" if inspect.iscoroutinefunction(decide) else "inline"
         call = Call(decide, (), kwargs, self._desk.context.copy(), f"{plan.path(task)} (on_failure)")
         work = self._desk.executor(executor).submit(call, answered)
-        if scope in self._asked:
-            self._asked[scope] = work
+        asking.work = work
 
     def _decided(self, scope: int, controller: Controller, value: Any, error: BaseException | None) -> None:
         if self._is_closed:
@@ -116,9 +136,7 @@ class Questions:
         if isinstance(error, asyncio.CancelledError):
             if self._desk.is_going_down():
                 return
-            stray = StrayCancellation(f"{what} ended with CancelledError although nobody had told it to stop")
-            stray.__cause__ = error
-            error = stray
+            error = _stray(what, error)
         if error is None and not isinstance(value, Decision):
             error = WrongDecision(f"{what} returned {value!r:.80}; return an af.Decision, such as af.Decision.RETRY")
         if error is not None:

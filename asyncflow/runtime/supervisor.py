@@ -105,6 +105,7 @@ class Supervisor:
         self.gone, self.lingers = self._dispatcher.gone, self._dispatcher.lingers
         self.returns = self._dispatcher.returns
         self._timers: dict[object, Timer] = {}
+        self._watched: dict[int, float] = {}  # deadlines that have a timer, by scope
         self._is_over = False
         self.stepper: Stepper | None = None
         """What holds this run up before each turn, if somebody takes it step by step."""
@@ -458,12 +459,14 @@ class Supervisor:
 
     def _watch(self, scope: int, deadline: float) -> None:
         def passed() -> None:
-            if self.machine.is_late(scope):
+            # A flow that runs again has a deadline of its own, and the timer of its last attempt may still ring.
+            if self.machine.is_late(scope) and self.machine.scope_deadlines.get(scope, deadline) <= deadline:
                 self.take(m.DeadlinePassed(scope))
 
         if self.machine.phase is not RunState.RUNNING:
             return
         if deadline <= self.clock.now():
             passed()  # before anything starts
-        elif ("scope", scope) not in self._timers:
+        elif self._watched.get(scope) != deadline:
+            self._watched[scope] = deadline
             self.later(("scope", scope), deadline, passed)

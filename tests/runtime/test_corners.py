@@ -466,3 +466,161 @@ def test_a_second_engine_on_a_file_takes_no_lock_of_the_first(tmp_path: Path) ->
 
     if Path("/proc/locks").exists():
         run(main, owns_time=False)
+
+
+# --- Flows that run again ---------------------------------------------------------------------------------------------
+
+
+def test_each_round_of_a_flow_has_its_own_time() -> None:
+    """The timer of the round before may still ring, and means nothing any more."""
+    rounds: list[int] = []
+
+    @af.task
+    async def work() -> None:
+        rounds.append(len(rounds))
+        if len(rounds) == 1:
+            await asyncio.sleep(0.3)
+            raise ValueError
+        await asyncio.sleep(0.5)
+
+    async def main() -> None:
+        async with af.Engine(clock=LoopClock()) as engine:
+            await engine.run(af.linear("outer", af.linear("inner", work, timeout=0.6), retry=af.Times(2)))
+
+    run(main)
+    assert rounds == [0, 1]
+
+
+class Slow(af.Controller):
+    """Takes long over its first question, which is dropped, and would say something else then."""
+
+    asked = 0
+
+    def execute(self) -> None: ...
+
+    async def on_failure(self, history: af.History) -> af.Decision:
+        Slow.asked += 1
+        if Slow.asked == 1:
+            await asyncio.sleep(1.0)
+            return af.Decision.REVERT_ALL
+        await asyncio.sleep(5.0)
+        return af.Decision.RETRY if Slow.asked == 2 else af.Decision.REVERT
+
+
+def test_a_late_answer_is_not_taken_for_the_next_questions() -> None:
+    """The flow around has run again since the first was asked."""
+    Slow.asked, tries = 0, list[int]()
+
+    @af.task
+    async def inner() -> None:
+        tries.append(0)
+        if len(tries) < 3:
+            raise ValueError
+
+    @af.task
+    async def sibling() -> None:
+        await asyncio.sleep(0.5)
+        if len(tries) < 2:
+            raise KeyError
+
+    async def main() -> None:
+        async with af.Engine(clock=LoopClock()) as engine:
+            parts = af.unordered("parts", af.linear("in", inner, retry=Slow()), sibling)
+            await engine.run(af.linear("outer", parts, retry=af.Times(2)))
+
+    run(main)
+    assert len(tries) == 3 and Slow.asked == 2
+
+
+@pytest.mark.parametrize(("when", "is_run"), [("pair == (1, 2)", True), ("pair in [(1, 3)]", False)])
+def test_a_tuple_in_a_condition_string_is_one(when: str, is_run: bool) -> None:
+    """A list would never be equal to the value."""
+
+    @af.task(provides="x", when=when)
+    async def work(pair: tuple[int, int]) -> int:
+        return 1
+
+    async def main() -> Any:
+        async with af.Engine() as engine:
+            return await engine.run(af.linear("f", work), {"pair": (1, 2)})
+
+    assert run(main) == ({"x": 1} if is_run else {})
+
+
+async def says_no() -> bool:
+    return False
+
+
+def cancelled() -> bool:
+    raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize(("when", "error"), [(lambda: says_no(), TypeError), (cancelled, af.StrayCancellation)])
+def test_a_condition_that_does_not_answer_is_a_failure(when: Any, error: type[Exception]) -> None:
+    """Of what it guards: neither a yes, nor the end of the loop."""
+
+    @af.task
+    async def work() -> None: ...
+
+    async def main() -> None:
+        async with af.Engine() as engine:
+            with pytest.raises(af.RunFailed) as failed:
+                await engine.run(af.linear("f", work.with_options(when=when)))
+            assert failed.group_contains(error)
+
+    run(main)
+
+
+def test_siblings_finish_where_their_own_flow_says_so() -> None:
+    """Whatever the flows around do with theirs."""
+    ended: list[str] = []
+
+    @af.task
+    async def bad() -> None:
+        raise ValueError
+
+    @af.task
+    async def finishes() -> None:
+        await asyncio.sleep(1.0)
+        ended.append("finishes")
+
+    @af.task
+    async def stops() -> None:
+        await asyncio.sleep(1.0)
+        ended.append("stops")
+
+    async def main() -> None:
+        async with af.Engine(clock=LoopClock()) as engine:
+            with pytest.raises(af.RunFailed):
+                parts = af.unordered("parts", bad, finishes, on_failure="finish")
+                await engine.run(af.unordered("all", parts, stops))
+
+    run(main)
+    assert ended == ["finishes"]
+
+
+def test_a_controller_cannot_be_taken_away_while_its_flow_is_undone() -> None:
+    """Nobody could say any more what becomes of the flow."""
+
+    @af.task
+    async def done() -> None: ...
+
+    @done.revert
+    async def undo() -> None:
+        await asyncio.sleep(0.0)
+
+    @af.task
+    async def bad() -> None:
+        raise ValueError
+
+    async def main() -> None:
+        async with af.Engine() as engine:
+            steps = engine.steps(af.linear("outer", af.linear("inner", done, bad, retry=af.Times(2))), run_id="r")
+            async for step in steps:
+                if "-inner/done" in step.due:
+                    break
+            await steps.aclose()
+            with pytest.raises(af.PlanChanged, match="inner: has failed and is being undone"):
+                await engine.resume("r", af.linear("outer", af.linear("inner", done, bad)), accept_changes=True)
+
+    run(main)
