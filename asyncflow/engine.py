@@ -336,7 +336,7 @@ class Engine:
             await run
         finally:
             if not run.is_over:
-                run.suspend("left between two steps", grace=0.0)
+                run.supervisor.suspend("left between two steps", grace=0.0, recover=True)
                 await outlast(run.ending, None)
 
     async def take_up(

@@ -137,6 +137,10 @@ class Controller(Task):
         if self._is_ready:
             return
         super().ready()
+        if not self.checkpoint:
+            raise DeclarationError(
+                f"controller {self.name!r} has checkpoint=False, and its history needs what it gave; leave it out"
+            )
         what = f"the on_failure of controller {self.name!r}"
         if type(self).on_failure is Controller.on_failure:
             raise DeclarationError(f"{type(self).__name__} has no on_failure(); write one that returns an af.Decision")

@@ -9,7 +9,7 @@ from asyncflow.graph.plan import ROOT, Plan
 from asyncflow.graph.record import record_of
 from asyncflow.machine.choices import Choices
 from asyncflow.machine.control import Control, ControlPhase
-from asyncflow.machine.ledger import NO_VALUE, REVERTED, RUN_DEADLINE
+from asyncflow.machine.ledger import NO_VALUE, REVERTED, RUN_DEADLINE, WHOLE_RUN
 
 
 class Adoption(Choices):
@@ -73,7 +73,8 @@ class Adoption(Choices):
         moved[RUN_DEADLINE] = RUN_DEADLINE
         self.late_scopes = [moved.get(scope, ROOT) for scope in self.late_scopes]
         self.scope_deadlines = {moved[one]: at for one, at in self.scope_deadlines.items() if one in moved}
-        self.undo_scope = moved.get(self.undo_scope, self.undo_scope)
+        if self.undo_scope >= ROOT:
+            self.undo_scope = moved.get(self.undo_scope, WHOLE_RUN)
         said = {name: self.answers[index] for index, name in enumerate(old.guard_names()) if index in self.answers}
         self.answers = {index: said[name] for index, name in enumerate(plan.guard_names()) if name in said}
 

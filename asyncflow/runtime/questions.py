@@ -144,5 +144,9 @@ class Questions:
             return
         wait = 0.0
         if value is Decision.RETRY and controller.backoff is not None:
-            wait = controller.backoff.delay(len(self._machine.controls[scope].history) + 2)
+            try:
+                wait = controller.backoff.delay(len(self._machine.controls[scope].history) + 2)
+            except Exception as raised:
+                self._desk.report(m.ControllerAnswered(scope, Decision.REVERT.value, failure=Failure(raised)))
+                return
         self._desk.report(m.ControllerAnswered(scope, value.value, wait))

@@ -391,7 +391,7 @@ class Supervisor:
         written = self._journal.append(m.Record(at, whole), blobs, self.machine.state)
         if written is not None:
             return self._durable(written, at, events, len(riders))
-        self._appended(at, events, len(riders))
+        self._appended(at, events, len(riders), is_durable=False)
         return None
 
     async def _durable(self, written: Awaitable[None], at: float, events: list[m.Event], riders: int) -> None:
@@ -403,7 +403,7 @@ class Supervisor:
             raise
         self._appended(at, events, riders)
 
-    def _appended(self, at: float, events: list[m.Event], riders: int) -> None:
+    def _appended(self, at: float, events: list[m.Event], riders: int, *, is_durable: bool = True) -> None:
         if self._announcer or self.stepper is not None:
             happened = self._narrator.tell(at, events)
             if self.stepper is not None:
@@ -412,7 +412,8 @@ class Supervisor:
             self._narrator.number += riders  # observers have heard of those
         else:
             self._narrator.number += len(events) + riders
-        if self.keeps_bytes:
+        # What a lazy run has handed over may not be in the file yet, from where it would have to be fetched.
+        if self.keeps_bytes and is_durable:
             self.large.let_go(events)  # after those who watch have seen what a failing task had read
         for callback in self.on_record:
             callback(events)

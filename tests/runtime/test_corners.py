@@ -625,3 +625,56 @@ def test_a_controller_cannot_be_taken_away_while_its_flow_is_undone() -> None:
                 await engine.resume("r", af.linear("outer", af.linear("inner", done, bad)), accept_changes=True)
 
     run(main)
+
+
+def test_a_large_value_of_a_lazy_run_is_at_hand_before_it_is_written(tmp_path: Path) -> None:
+    """Its revert may want it while the journal is still behind."""
+    seen: list[int] = []
+
+    @af.task(provides="text")
+    async def large() -> str:
+        return "x" * 200_000
+
+    @large.revert
+    async def undo(outcome: af.Outcome[str]) -> None:
+        assert isinstance(outcome, af.Success)
+        seen.append(len(outcome.value))
+
+    @af.task
+    async def bad() -> None:
+        raise ValueError
+
+    async def main() -> None:
+        async with af.Engine(tmp_path / "runs.db", durability="lazy") as engine:
+            with pytest.raises(af.RunFailed) as failed:
+                await engine.run(af.linear("f", large, bad))
+            assert failed.value.reverted
+
+    run(main, owns_time=False)
+    assert seen == [200_000]
+
+
+def test_a_backoff_that_raises_is_a_failure_of_its_flow() -> None:
+    """Like anything else in a controller."""
+
+    class Broken:
+        def delay(self, attempt: int, rng: Any = None) -> float:
+            raise ZeroDivisionError
+
+    @af.task
+    async def bad() -> None:
+        raise ValueError
+
+    async def main() -> None:
+        async with af.Engine() as engine:
+            with pytest.raises(af.RunFailed) as failed:
+                await engine.run(af.linear("f", bad, retry=af.Times(2, backoff=Broken())))
+            assert failed.group_contains(ZeroDivisionError) and failed.group_contains(ValueError)
+
+    run(main)
+
+
+def test_a_controller_keeps_what_it_gave() -> None:
+    """Its history is made of it."""
+    with pytest.raises(af.DeclarationError, match="controller 'times' has checkpoint=False, and its history needs"):
+        af.linear("f", retry=af.Times(2, checkpoint=False)).compile()
