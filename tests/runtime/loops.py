@@ -37,12 +37,12 @@ class SteppedLoop(asyncio.SelectorEventLoop):
     def __init__(self, *, owns_time: bool) -> None:
         self.turns = 0
         self._now = 1_000_000.0
-        self._owns_time = owns_time
+        self.owns_time = owns_time
         self._steps: list[tuple[int, Callable[[], object]]] = []
         super().__init__(_Selector(self._pass_time) if owns_time else None)
 
     def time(self) -> float:
-        return self._now if self._owns_time else super().time()
+        return self._now if self.owns_time else super().time()
 
     def step_in(self, turns: int, act: Callable[[], object]) -> None:
         """Call *act* between two turns, *turns* from now; 0 is before the next."""
@@ -103,6 +103,7 @@ def turns() -> int:
 
 async def until(is_true: Callable[[], object]) -> None:
     """Let others go on until *is_true* says so: for what no event tells, such as what a body has come to."""
-    while not is_true():  # noqa: ASYNC110
-        # Time that is owned would not pass, if nothing but this were going on.
-        await asyncio.sleep(0 if isinstance(asyncio.get_running_loop(), SteppedLoop) else 0.001)
+    while not is_true():
+        # Time that is owned would not pass, if nothing but this were going on; other time must not be spun away.
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(0 if isinstance(loop, SteppedLoop) and loop.owns_time else 0.001)

@@ -631,7 +631,7 @@ def test_a_thread_that_outlives_its_timeout_is_left_behind(where: str, tmp_path:
     let_go = threading.Event()
     seen: list[tuple[int, bool]] = []
 
-    @af.task(timeout=0.02, retry=af.Retry(2, af.Fixed(0.0), on=(TimeoutError,)))
+    @af.task(timeout=0.2, retry=af.Retry(2, af.Fixed(0.0), on=(TimeoutError,)))
     def blocks(ctx: af.Context) -> str:
         if ctx.attempt == 1:
             let_go.wait()
