@@ -56,3 +56,10 @@ def at_least_one(name: str, value: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise DeclarationError(f"{name}={value!r} must be a whole number of at least 1")
     return value
+
+
+def flag(name: str, value: bool) -> bool:
+    """Return *value* if it is True or False, or raise DeclarationError."""
+    if not isinstance(value, bool):
+        raise DeclarationError(f"{name}={value!r:.80} must be True or False")
+    return value

@@ -14,9 +14,9 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
 from asyncflow.callers import Callers
-from asyncflow.checks import at_least_one, check_observer, interest_in, one_of, posix
+from asyncflow.checks import at_least_one, check_observer, flag, interest_in, one_of, posix
 from asyncflow.codec import Codec
-from asyncflow.errors import AsyncflowError, DeclarationError, EngineClosed, InputError
+from asyncflow.errors import AsyncflowError, EngineClosed, InputError
 from asyncflow.executors.inline import InlineExecutor
 from asyncflow.executors.loop import LoopExecutor
 from asyncflow.executors.thread import ThreadExecutor
@@ -25,7 +25,6 @@ from asyncflow.graph.pattern import as_flow
 from asyncflow.ids import check_run_id
 from asyncflow.interfaces import Clock, Observer, RunInfo, Store
 from asyncflow.launch import OBSERVERS_MAY_TAKE, Launcher
-from asyncflow.machine.replay import was_left
 from asyncflow.runtime.clock import SystemClock
 from asyncflow.runtime.handle import Run
 from asyncflow.runtime.observe import Announcer
@@ -109,7 +108,7 @@ class Engine:
         self._resources = dict(resources or {})
         self._announcer = Announcer()
         self._first_observers = [check_observer(observer) for observer in observers]
-        self._never_revert = never_revert
+        self._never_revert = flag("never_revert", never_revert)
         self._clock = SystemClock() if clock is None else clock
         self._grace = grace
         self._launcher = Launcher(
@@ -307,15 +306,17 @@ class Engine:
         Run *flow* step by step: ``async for step in engine.steps(flow)``.
 
         Yields after each turn of the machine what has just happened and what is due, and goes on only when the next
-        step is asked for. Bodies that are under way go on meanwhile. Leaving the loop suspends the run; so does
-        ``step.run.suspend()``. When the run has ended without a value, the loop raises what awaiting it does.
+        step is asked for. Bodies that are under way go on meanwhile, and time limits that pass take effect with the
+        next step. Leaving the loop suspends the run; so does ``step.run.suspend()``. When the run has ended without a
+        value, the loop raises what awaiting it does.
 
         Args:
             flow: What to run; with *resume*, None imports what the journal names.
             inputs: As for :meth:`run`, which has the others too.
-            resume: Take up the run that *run_id* names, instead of starting one.
+            resume: Take up the run that *run_id* names, instead of starting one; it keeps what it was started with.
 
         Raises:
+            InputError: *resume* comes without a *run_id*, or with what only a new run can be given.
             RunFailed, RunCancelled, RunSuspended: As :meth:`run` does, after the last step.
         """
         stepper = Stepper()
@@ -323,6 +324,9 @@ class Engine:
             self._check_open()
             if run_id is None:
                 raise InputError("engine.steps(resume=True) needs the run_id of the run to be taken up")
+            if (inputs, durability, never_revert) != (None, None, None):
+                kept = "the inputs, the durability and the never_revert"
+                raise InputError(f"run {run_id!r} keeps {kept} that it was started with; leave them out")
             launching = self._launcher.take_up(run_id, flow, deadline=posix(deadline), stepper=stepper)
         elif flow is None:
             raise InputError("engine.steps() needs a flow, unless it resumes a run")
@@ -379,20 +383,13 @@ class Engine:
         self._check_open()
         found: list[Run[Any]] = []
         for info in await self._store.runs():
-            if info.run_id in self._runs or not await self._is_left(info):
+            if info.run_id in self._runs or not await self._launcher.is_left(info):
                 continue
             try:
                 found.append(await self.take_up(info.run_id))
             except AsyncflowError as error:
                 log.warning("run %r is not recovered: %s", info.run_id, error)
         return found
-
-    async def _is_left(self, info: RunInfo) -> bool:
-        if info.state is not RunState.SUSPENDED:
-            return info.state is RunState.INTERRUPTED
-        if info.owner is not None:
-            return False
-        return was_left(await self._store.read(info.run_id))
 
     async def cancel(self, run_id: str, flow: Flow[..., Any] | None = None, *, reason: str = "cancelled") -> RunState:
         """
@@ -475,8 +472,6 @@ class Engine:
         stepper: Stepper | None = None,
     ) -> Coroutine[Any, Any, Run[Any]]:
         self._check_open()
-        if never_revert is not None and not isinstance(never_revert, bool):
-            raise DeclarationError(f"never_revert={never_revert!r:.80} must be True or False")
         level = self._durability if durability is None else one_of("durability", durability, DURABILITY)
         if inputs is not None and not isinstance(inputs, Mapping):
             whole = as_flow(flow)
@@ -491,7 +486,7 @@ class Engine:
             run_id=None if run_id is None else check_run_id(run_id),
             deadline=posix(deadline),
             durability=level,
-            never_revert=self._never_revert if never_revert is None else never_revert,
+            never_revert=self._never_revert if never_revert is None else flag("never_revert", never_revert),
             stepper=stepper,
         )
 

@@ -24,7 +24,9 @@ from asyncflow.states import RunState, TaskState
 @attrs.frozen(kw_only=True)
 class NewRun:
     """
-    What a store needs to know of a run that is about to exist. ``flow_ref`` is ``module:attribute``, if it has one.
+    What a store needs to know of a run that is about to exist.
+
+    ``flow_ref`` is ``module:attribute``, if it has one; ``declared`` the flow itself, for a store that keeps objects.
     """
 
     run_id: str
@@ -32,6 +34,7 @@ class NewRun:
     flow_ref: str | None
     plan: str
     durability: str
+    declared: Any = attrs.field(default=None, repr=False)
 
 
 @attrs.frozen(kw_only=True)
@@ -68,6 +71,11 @@ class Journal(Protocol):
     """One run's journal, in the hands of the one engine that owns the run."""
 
     run_id: str
+
+    @property
+    def declared(self) -> Any:
+        """The flow that the run was begun with, where the store keeps objects; else None."""
+        ...
 
     def append(self, record: Record, blobs: Mapping[str, bytes], state: RunState) -> Awaitable[None] | None:
         """

@@ -32,7 +32,7 @@ from asyncflow.graph.pattern import as_flow
 from asyncflow.graph.plan import Plan
 from asyncflow.ids import new_run_id
 from asyncflow.interfaces import Clock, Executor, Journal, NewRun, RunInfo, Store
-from asyncflow.machine.replay import fold, plans_named, recovery
+from asyncflow.machine.replay import fold, plans_named, recovery, was_left
 from asyncflow.machine.run import RunMachine
 from asyncflow.outcomes import Sealed
 from asyncflow.runtime.handle import Run, conclude
@@ -71,8 +71,6 @@ class Launcher:
     ) -> None:
         self.runs: dict[str, Run[Any]] = {}
         self.executors: dict[str, Executor] = {}
-        # Of runs that were suspended in memory, where no other process will ever look for their flow.
-        self._flows: dict[str, Flow[..., Any]] = {}
         # Of runs that stood still, whose bodies may not all be gone.
         self._left: WeakValueDictionary[str, Supervisor] = WeakValueDictionary()
         self._store = store
@@ -110,14 +108,18 @@ class Launcher:
         plan_id = self._id_of(plan)
         started = m.RunStarted(run_id, flow.name, plan_id, given, deadline, self._on_failure, never_revert)
         first = m.Record(self._clock.now(), [started])
-        flow_ref = flow.ref if store.keeps_bytes else None
-        new = NewRun(run_id=run_id, flow=flow.name, flow_ref=flow_ref, plan=plan_id, durability=durability)
+        new = NewRun(
+            run_id=run_id,
+            flow=flow.name,
+            flow_ref=flow.ref if store.keeps_bytes else None,
+            plan=plan_id,
+            durability=durability,
+            declared=None if store.keeps_bytes else flow,
+        )
         journal = await store.create(new, lambda: recorded.body_of(plan), first, blobs)
         supervisor = self._supervisor(RunMachine(plan), journal, run_id, codec, 0)
         supervisor.stepper = stepper
         supervisor.began(first)
-        if not store.keeps_bytes:
-            self._flows[run_id] = flow
         return self._spawn(supervisor, journal, [])
 
     async def take_up(
@@ -141,7 +143,7 @@ class Launcher:
         try:
             records = await journal.records()
             if flow is None:
-                flow = self._flows.get(run_id) or _find(await store.info(run_id))
+                flow = journal.declared or _find(await store.info(run_id))
             flow = as_flow(flow)
             plan = flow.compile()
             codec, plan_id = self._codec_for(plan), self._id_of(plan)
@@ -176,6 +178,12 @@ class Launcher:
             await see_through(asyncio.get_running_loop().create_task(journal.release()))
             raise
         return self._spawn(supervisor, journal, first)
+
+    async def is_left(self, info: RunInfo) -> bool:
+        """Whether a run was left unfinished by an engine that died or closed, and not suspended on purpose."""
+        if info.state is not RunState.SUSPENDED:
+            return info.state is RunState.INTERRUPTED
+        return info.owner is None and was_left(await self._store.read(info.run_id))
 
     def _check_gone(self, run_id: str) -> None:
         """Refuse a run of which a body is still there that was left behind when the run stood still."""
@@ -263,8 +271,6 @@ class Launcher:
             going_on = cancelled  # but not before those who wait have been told
         if self.runs.get(run.run_id) is run:  # else it has been taken up again already, by someone who was quick
             del self.runs[run.run_id]
-        if supervisor.machine.phase.is_ended:
-            self._flows.pop(run.run_id, None)
         if supervisor.left_behind():
             self._left[run.run_id] = supervisor
         if error is None:
@@ -325,7 +331,8 @@ def _accept(machine: RunMachine, plan: Plan, accept_changes: bool) -> None:
     tasks = range(machine.plan.size)
     states = {machine.plan.path(task): machine.states[task] for task in tasks}
     started = {machine.plan.path(task) for task in tasks if machine.attempts[task]}
-    verdicts = compare(machine.plan, plan, started=started, states=states, is_reverting=not machine.is_forward)
+    undone = {machine.plan.path(task) for task in tasks if machine.may_be_undone(task)}
+    verdicts = compare(machine.plan, plan, started=started, states=states, undone=undone)
     refused = [verdict for verdict in verdicts if verdict.is_refused]
     kept = {plan.scopes[scope].path for scope in plan.controlled}
     for scope in machine.halted():

@@ -544,6 +544,11 @@ CONTROLLING: dict[str, Mistake] = {
     ),
     "fewer than no attempts": (lambda: af.Times(-1), af.DeclarationError, r"af\.Times\(-1\) is no number of attempts"),
     "half an attempt": (lambda: af.Times(1.5), af.DeclarationError, r"af\.Times\(1\.5\) .* whole number, 0 or more"),  # type: ignore[arg-type]
+    "a word for a flag": (
+        lambda: af.Times(2, revert_all="yes"),  # type: ignore[arg-type]
+        af.DeclarationError,
+        r"af\.Times has revert_all='yes'; give True or False",
+    ),
     "values that are a text": (
         lambda: af.ForEach("hosts"),
         af.DeclarationError,

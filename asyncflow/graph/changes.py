@@ -56,7 +56,7 @@ def compare(
     *,
     started: Collection[str] = (),
     states: Mapping[str, int] | None = None,
-    is_reverting: bool = False,
+    undone: Collection[str] = (),
 ) -> list[Verdict]:
     """
     Return what is different in *new*, in the order of the old plan and then of the new; nothing for what is the same.
@@ -66,22 +66,22 @@ def compare(
         new: The flow as it is now.
         started: Paths of the tasks that have started.
         states: Path to state; a path that is absent is PENDING.
-        is_reverting: Whether the run is being undone.
+        undone: Paths of those of them that are being undone, or may be.
     """
-    return _Comparison(old, new, frozenset(started), states or {}, is_reverting).verdicts()
+    return _Comparison(old, new, frozenset(started), states or {}, frozenset(undone)).verdicts()
 
 
 class _Comparison:
     """One run's old plan beside its new one."""
 
     def __init__(
-        self, old: Plan, new: Plan, started: frozenset[str], states: Mapping[str, int], is_reverting: bool
+        self, old: Plan, new: Plan, started: frozenset[str], states: Mapping[str, int], undone: frozenset[str]
     ) -> None:
         self._old, self._new = old, new
         self._records = record_of(old), record_of(new)
         self._started = started
         self._states = states
-        self._is_reverting = is_reverting
+        self._undone = undone
         self._before = {old.path(task): task for task in range(old.size)}
         self._after = {new.path(task): task for task in range(new.size)}
 
@@ -100,7 +100,7 @@ class _Comparison:
             found.extend(self._changed(path, task, twin))
             if path in self._started and orders[0][task] != orders[1][twin] and twin in waits:
                 text = "comes after tasks now that have not ended, and it has started"
-                found.append(Verdict(path, "rewired", text, is_refused=not self._is_reverting))
+                found.append(Verdict(path, "rewired", text, is_refused=path not in self._undone))
         found.extend(
             Verdict(path, "new", "is new", is_refused=False)
             for path in self._after
@@ -113,7 +113,7 @@ class _Comparison:
             return Verdict(path, "gone", "is gone, and had not started", is_refused=False)
         state = self._states.get(path, TaskState.PENDING)
         task = self._records[0].tasks[self._before[path]]
-        if self._is_reverting and state != TaskState.REVERTED and self._records[0].kinds[task.kind].has_revert:
+        if path in self._undone and state != TaskState.REVERTED and self._records[0].kinds[task.kind].has_revert:
             return Verdict(path, "gone", "is gone, and is still to be reverted", is_refused=True)
         if state not in _ENDED:
             return Verdict(path, "gone", "is gone, and had started without an ending", is_refused=True)

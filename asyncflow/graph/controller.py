@@ -94,10 +94,12 @@ class Controller(Task):
     """
     Decides for a flow. Subclass it, write ``execute`` and ``on_failure``, and ``revert`` if needed.
 
-    All three take ``history``, a :class:`History`, and any inputs by name; these come from outside the flow. What it
-    gives shadows whatever has the same name outside, a value given to the run included. The
-    options are those of a task. ``on_failure`` may be ``def`` (called on the loop, so it must be quick) or ``async
-    def``; an exception in it counts as a failure of the flow.
+    All three take ``history``, a :class:`History`: of the attempts before this one in ``execute``, the present one
+    included in ``on_failure`` and ``revert``. They may take inputs by name, which come from outside the flow;
+    ``on_failure`` those that ``execute`` takes as well. What ``execute`` gives shadows whatever has the same name
+    outside, a value given to the run included. ``on_failure`` may be ``def`` (called on the loop, so it must be quick)
+    or ``async def``; an exception in it counts as a failure of the flow. The options are those of a task; with its
+    ``retry=`` the controller's own ``execute`` is tried again, and a flow's ``on_failure=`` is about siblings.
 
     Attributes:
         backoff: How long to wait before the next attempt, once the last one is undone; None does not wait.
@@ -111,7 +113,7 @@ class Controller(Task):
     def __init__(self, *, backoff: Backoff | None = None, **options: Unpack[TaskOptions]) -> None:
         super().__init__(**options)
         if backoff is not None:
-            object.__setattr__(self, "backoff", backoff)
+            object.__setattr__(self, "backoff", check_backoff(backoff, f"controller {self.name!r}"))
 
     def on_failure(self, *args: Any, **kwargs: Any) -> Any:
         """
@@ -199,7 +201,7 @@ class Times(Controller):
         if not isinstance(n, int) or isinstance(n, bool) or n < 0:
             raise DeclarationError(f"af.Times({n!r:.80}) is no number of attempts; give a whole number, 0 or more")
         self.n = max(1, n)
-        self.revert_all = revert_all
+        self.revert_all = _check_flag(revert_all, type(self).__name__)
 
     def execute(self, history: History) -> int:
         """Return the number of the attempt."""
@@ -238,7 +240,7 @@ class ForEach(Controller):
         if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
             raise DeclarationError(f"af.ForEach was given {values!r:.80}; give a list of what to try")
         self.values = list(values)
-        self.revert_all = revert_all
+        self.revert_all = _check_flag(revert_all, type(self).__name__)
 
     def execute(self, history: History) -> Any:
         """Return the value to try next."""
@@ -254,7 +256,7 @@ class ForEachInput(Controller):
     Tries with each element of an input in turn, repeats included, and gives it.
 
     Args:
-        input: The name of an input from outside the flow, whose value is a list or another iterable.
+        input: The name of an input from outside the flow, whose value is a list, or another collection.
         revert_all: Undo the run when none is left, instead of asking the next controller further out.
         backoff: How long to wait between attempts.
         options: Those of a task; ``provides`` names the element within the flow.
@@ -276,15 +278,28 @@ class ForEachInput(Controller):
             raise DeclarationError(f'af.ForEachInput was given {input!r:.80}; give the name of an input, as in "hosts"')
         rebind = cast("TaskOptions", {"rebind": {"values": given}, **options})
         super().__init__(backoff=backoff, **rebind)
-        self.revert_all = revert_all
+        self.revert_all = _check_flag(revert_all, type(self).__name__)
 
     def execute(self, history: History, values: Any) -> Any:
         """Return the element to try next."""
-        return _next(list(values), history, self.name)
+        return _next(_listed(values, self.name), history, self.name)
 
     def on_failure(self, history: History, values: Any) -> Decision:
         """Return RETRY while elements are left."""
-        return _while_left(list(values), history, revert_all=self.revert_all)
+        return _while_left(_listed(values, self.name), history, revert_all=self.revert_all)
+
+
+def _check_flag(revert_all: Any, of: str) -> bool:
+    if not isinstance(revert_all, bool):
+        raise DeclarationError(f"af.{of} has revert_all={revert_all!r:.80}; give True or False")
+    return revert_all
+
+
+def _listed(values: Any, name: str) -> list[Any]:
+    # Asked for once an attempt, so an iterator would be used up after the first.
+    if isinstance(values, (str, bytes, Iterator)) or not isinstance(values, Iterable):
+        raise NothingToTry(f"controller {name!r} was given {values!r:.80} to try its flow with; give it a list")
+    return list(values)
 
 
 def _next(values: list[Any], history: History, name: str) -> Any:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 from asyncflow.errors import DeclarationError
 
@@ -31,5 +32,8 @@ def default_for(cls: type[T], make: Callable[[], T]) -> None:
 
 
 def maker_for(annotation: Any) -> Callable[[], Any] | None:
-    """Return what makes the default of a parameter that is annotated so, or None."""
+    """Return what makes the default of a parameter that is annotated so, ``| None`` or not; None if nothing does."""
+    if isinstance(annotation, UnionType) or get_origin(annotation) is Union:
+        classes = [one for one in get_args(annotation) if one is not NoneType]
+        annotation = classes[0] if len(classes) == 1 else None
     return _makers.get(annotation) if isinstance(annotation, type) else None

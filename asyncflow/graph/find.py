@@ -18,7 +18,7 @@ from asyncflow.graph.task import Task
 from asyncflow.graph.wants import nearest
 from asyncflow.names import module_of_file
 
-_MADE = re.compile(r"(.*:\w+)\((.*)\)", re.DOTALL)
+_MADE = re.compile(r"(.*?:\w+)\((.*)\)", re.DOTALL)
 
 
 def find_flow(ref: str) -> Flow[..., Any]:

@@ -48,6 +48,13 @@ def with_hooks(task: Any, body: Callable[..., Any], of: str) -> Callable[..., An
     return hooked_in_thread
 
 
+def no_hooks(task: Any, of: str) -> None:
+    """Raise DeclarationError if *task* has hooks around a method *of* that name, which it lacks."""
+    for name in (f"pre_{of}", f"post_{of}"):
+        if getattr(task, name, None) is not None:
+            raise DeclarationError(f"task {task.name!r} has a {name} and no {of}, so nothing would ever call it")
+
+
 def _hook(task: Any, name: str, body: Callable[..., Any]) -> Callable[[], Any] | None:
     hook: Any = getattr(task, name, None)
     if hook is None:

@@ -7,7 +7,7 @@ value is missing because its task was skipped; what catches it takes the next pr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import attrs
@@ -206,6 +206,11 @@ class FirstOf:
     def tasks(self) -> Iterator[int]:
         for source in self.sources:
             yield from source.tasks()
+
+
+def first_of(sources: Sequence[Source]) -> Source:
+    """Return the first of *sources* that has a value; itself where there is only one."""
+    return sources[0] if len(sources) == 1 else FirstOf(tuple(sources))
 
 
 @attrs.frozen(weakref_slot=False)

@@ -27,6 +27,7 @@ from asyncflow.graph.inputs import (
     Resource,
     RunInput,
     Source,
+    first_of,
 )
 from asyncflow.graph.lookup import Found, Lookup
 from asyncflow.graph.place import Domain, Entry, Later, Place, Places
@@ -210,11 +211,14 @@ class Sources:
     def _mapping(self, domain: Domain) -> Work:
         items: list[tuple[str, Source]] = []
         for name, (_, entries) in domain.providers.items():
-            entry = entries[-1]
-            if type(entry) is tuple:
-                items.append((name, (yield entry)))
-            else:
-                items.append((name, entry))  # type: ignore[arg-type]
+            found: list[Source] = []
+            # The last one gives the name; those before it, where it may be skipped.
+            for entry in reversed(entries) if self._places.has_conditions else entries[-1:]:
+                if type(entry) is tuple:
+                    found.append((yield entry))
+                else:
+                    found.append(entry)  # type: ignore[arg-type]
+            items.append((name, first_of(found)))
         return Provided(tuple(items))
 
     def _parameter(self, place: Place, name: str) -> Work:

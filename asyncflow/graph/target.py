@@ -23,6 +23,7 @@ from asyncflow.graph.inputs import (
     Provided,
     RunInput,
     Source,
+    first_of,
 )
 from asyncflow.graph.layout import Layout
 from asyncflow.graph.plan import Guard, Plan
@@ -62,7 +63,7 @@ def aim(plan: Plan, targets: Sequence[str], flows: Mapping[str, int], sources: S
         moved_values = [(target, mover.source(value)) for target, value in values]
         returns: Source = Provided(tuple((target, value) for target, value in moved_values if value is not None))
     else:
-        returns = Provided(tuple((name, found[0]) for name, found in provided.items()))
+        returns = Provided(tuple((name, first_of(found)) for name, found in provided.items()))
     needed = _inputs(bindings)
     needed.update((name, False) for name, required in _inputs_of([returns]).items() if name not in needed or required)
     pending = array("I", bytes(4 * len(kept)))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, ParamSpec, Ty
 from asyncflow.errors import DeclarationError
 from asyncflow.graph.builder import call_in_builder
 from asyncflow.graph.condition import Condition, check_condition
-from asyncflow.graph.hooks import with_hooks
+from asyncflow.graph.hooks import no_hooks, with_hooks
 from asyncflow.graph.options import (
     WIRING,
     TaskOptions,
@@ -209,6 +209,8 @@ class Task(Declared):
                 cls._class_wants = self._wants_of(cls, f"task class {cls.__qualname__}")
             put("wants", cls._class_wants)
         undo = getattr(self, "revert", None)
+        if undo is None:
+            no_hooks(self, "revert")
         self._fill(
             with_hooks(self, self.execute, "execute"),
             undo if undo is None else with_hooks(self, undo, "revert"),

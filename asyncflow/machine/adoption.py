@@ -9,6 +9,7 @@ from asyncflow.graph.plan import ROOT, Plan
 from asyncflow.graph.record import record_of
 from asyncflow.machine.choices import Choices
 from asyncflow.machine.control import Control, ControlPhase
+from asyncflow.machine.failures import failure_of
 from asyncflow.machine.ledger import NO_VALUE, REVERTED, RUN_DEADLINE, WHOLE_RUN
 
 
@@ -32,6 +33,8 @@ class Adoption(Choices):
                 moved[task] = known[path]
             elif self.attempts[task]:
                 self.retired[path] = self.states[task]
+                if task in self.failures:
+                    self.gone_failures[path] = failure_of(self, task)
                 if self.states[task] != REVERTED and _has_revert(old, task):
                     self.forsaken.append(path)
         self.plan = plan
@@ -63,6 +66,9 @@ class Adoption(Choices):
         plan = self.plan
         known = {scope.path: index for index, scope in enumerate(plan.scopes)}
         moved = {index: known[scope.path] for index, scope in enumerate(old.scopes) if scope.path in known}
+        for index, failure in self.scope_failures.items():
+            if index not in moved:
+                self.gone_failures[old.scopes[index].path] = failure
         controls, self.controls = self.controls, {scope: Control(scope) for scope in plan.controlled}
         for scope, control in controls.items():
             if moved.get(scope) in self.controls:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from asyncflow import messages as m
 from asyncflow.errors import IllegalTransition
+from asyncflow.graph.plan import ROOT
 from asyncflow.machine.adoption import Adoption
 from asyncflow.machine.control import Control, ControlPhase
+from asyncflow.machine.failures import is_below, present_attempt
 from asyncflow.machine.ledger import (
     CANCELLED,
     FAILED,
@@ -84,18 +86,25 @@ class Flows(Adoption):
         """Return what becomes of what still runs in a flow that has failed."""
         return self.plan.scopes[scope].on_failure or self.on_failure
 
-    def _tell_to_stop(self, tasks: range, *, all_: bool = False) -> None:
-        """Cancel what runs among *tasks*, or as much of it as may not finish, and what waits between two attempts."""
-        states = self.states
+    def _tell_to_stop(self, tasks: range, *, all_: bool = False) -> bool:
+        """
+        Cancel what runs among *tasks*, or as much of it as may not finish, and what waits between two attempts.
+
+        Return whether some are left that may finish.
+        """
+        states, are_left = self.states, False
         told = {command.task for command in self._cancels}
         for task in tasks:
             state = states[task]
             if state == RUNNING:
                 is_stopped = all_ or self._policy(self.plan.scope_of[task]) == "cancel"
-                if is_stopped and task not in self._ended and task not in told:
+                if not is_stopped:
+                    are_left = True
+                elif task not in self._ended and task not in told:
                     self._cancels.append(m.Cancel(task, "cancel"))
             elif state == WAITING or (state == PENDING and self.attempts[task]):
                 self._stop(task, Cancelled())
+        return are_left
 
     def _stop(self, task: int, outcome: Cancelled) -> None:
         self._step(task, CANCELLED)
@@ -134,7 +143,7 @@ class Flows(Adoption):
         if not self.expects_answer(scope):
             path = self.plan.scopes[scope].path or self.flow
             raise IllegalTransition(f"the controller of flow {path!r} was not asked and answers {event.decision!r}")
-        control.history.append(self.present_attempt(scope))
+        control.history.append(present_attempt(self, scope))
         control.is_asked, control.has_answered = False, True
         if event.failure is not None:
             self.scope_failures[scope] = event.failure
@@ -168,6 +177,8 @@ class Flows(Adoption):
             self._waiting_for[node] = plan.pending[node]
         self._forget_flows(scope)
         self.failures = [task for task in self.failures if task not in span]
+        for path in [path for path in self.gone_failures if is_below(path, plan.scopes[scope].path)]:
+            del self.gone_failures[path]
         control.phase, control.undoing = ControlPhase.GOING, None
         control.is_asked = control.has_answered = False
         self._halts.discard(scope)
@@ -201,6 +212,8 @@ class Flows(Adoption):
             if inner in self.controls:
                 self.controls[inner].start_over()
                 self._halts.discard(inner)
+                # It may have been between two attempts: then its controller is PENDING, and nobody has cleared it.
+                self.waits.pop(plan.scopes[inner].controller, None)
             self.scope_failures.pop(inner, None)
             self.scope_deadlines.pop(inner, None)
         self.late_scopes = [inner for inner in self.late_scopes if inner not in within]
@@ -313,7 +326,16 @@ class Flows(Adoption):
         self.undo_scope = NOTHING if self.never_revert and goal is RunState.REVERTED else scope
         self._undoing = self._run_order()
         self._list_open(self._undoing, range(self.plan.size))
-        self._tell_to_stop(range(self.plan.size), all_=goal is RunState.CANCELLED or bool(self.late_scopes))
+        is_urgent = goal is RunState.CANCELLED or bool(self.late_scopes)
+        self.lets_finish = self._tell_to_stop(range(self.plan.size), all_=is_urgent)
+
+    def _stop_finishing(self, scope: int) -> None:
+        """In a run that has turned round, stop also what was let finish: all, or what is within *scope*."""
+        if scope <= ROOT:
+            self.lets_finish = self._tell_to_stop(range(self.plan.size), all_=True)
+        else:
+            self._tell_to_stop(self.plan.span(scope), all_=True)
+            del self.scope_deadlines[scope]
 
     def _undo_when_open(self, task: int) -> None:
         order = self._undoing_of(task)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from asyncflow import messages as m
 from asyncflow.machine.flows import Flows
-from asyncflow.machine.ledger import PENDING, REVERTED, SKIPPED, SUCCEEDED, WAITING, WHOLE_RUN
+from asyncflow.machine.ledger import CANCELLED, FAILED, PENDING, REVERTED, SKIPPED, SUCCEEDED, WAITING, WHOLE_RUN
 from asyncflow.states import RunState, check_run_step
 
 
@@ -61,7 +61,12 @@ class Intake(Flows):
         """Go forward again: the run failed and nothing, or one flow only, was undone."""
         self._go(RunState.RUNNING)
         for task, state in enumerate(self.states):
-            if state not in (PENDING, SUCCEEDED, SKIPPED):
+            if task in self.in_doubt and state in (FAILED, CANCELLED):
+                # Its last attempt was lost, and nobody has said yet what became of that.
+                self._step(task, PENDING)
+                self.outcomes.pop(task, None)
+                self.crashes.pop(task, None)
+            elif state not in (PENDING, SUCCEEDED, SKIPPED):
                 self._clear(task)
         if self.undo_scope >= 0:
             # All of it was undone, so its conditions are asked again as well.
@@ -71,6 +76,7 @@ class Intake(Flows):
             self._forget_flows(self.undo_scope)
         self.goal, self._undoing, self.undo_scope = None, None, WHOLE_RUN
         self.failures.clear()
+        self.gone_failures.clear()
         self.late_scopes.clear()
         self.scope_failures.clear()
         self.scope_deadlines.clear()

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from asyncflow import messages as m
-from asyncflow.errors import FlowTimedOut, IllegalTransition, TaskTimedOut
+from asyncflow.errors import IllegalTransition
 from asyncflow.graph.plan import Plan
 from asyncflow.machine.control import Control, ControlPhase
 from asyncflow.machine.revert import ReverseOrder
@@ -83,11 +83,13 @@ class Ledger:
         "failures",
         "flow",
         "forsaken",
+        "gone_failures",
         "goal",
         "in_doubt",
         "inputs",
         "is_suspended",
         "late_scopes",
+        "lets_finish",
         "lost",
         "never_revert",
         "on_failure",
@@ -124,6 +126,7 @@ class Ledger:
         # The run: how far it is, and where it is going to end once it is being undone.
         self.phase = RunState.PENDING
         self.goal: RunState | None = None
+        self.lets_finish = False  # whether it has turned round, and bodies are left that need not stop for that
         self.is_suspended = False
         self.suspend_reason: str | None = None
         self.cancel_reason: str | None = None
@@ -153,8 +156,10 @@ class Ledger:
         self.scope_failures: dict[int, Failure] = {}  # what a flow's controller or condition raised
         self.controls = {scope: Control(scope) for scope in plan.controlled}
         self.answers: dict[int, bool] = {}  # condition to what it said
+        # What a changed flow no longer has, by path.
+        self.retired: dict[str, int] = {}  # the last state of each task that had started
+        self.gone_failures: dict[str, Failure] = {}  # what they failed of, and flows
         self.forsaken: list[str] = []  # those of them that were to be undone and cannot be any more
-        self.retired: dict[str, int] = {}  # path to last state of tasks that a changed flow no longer has
 
         # Counts that tell when a run is still, and what is due.
         self._waiting_for = list(plan.pending)
@@ -188,6 +193,19 @@ class Ledger:
     def is_forward(self) -> bool:
         """Whether the run still tries to get its tasks done."""
         return self.phase is RunState.RUNNING
+
+    @property
+    def heeds_cancel(self) -> bool:
+        """Whether a cancel changes anything: the run goes forward, or has turned round and lets bodies finish."""
+        return self.phase is RunState.RUNNING or (self.lets_finish and self._bodies > 0)
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether a flow has fallen still and its controller is to be asked next."""
+        if self.suspend_reason is not None or self._undecided:
+            return False
+        controls = (self.controls[scope] for scope in self._halts)
+        return any(one.phase is ControlPhase.STOPPING and not (one.busy or one.is_asked) for one in controls)
 
     @property
     def order(self) -> list[int]:
@@ -239,6 +257,13 @@ class Ledger:
             and not self.is_halted(task)
         )
 
+    def may_be_undone(self, task: int) -> bool:
+        """Whether *task*, if it has started, is being undone, or its flow has failed and may have to be."""
+        if self.phase is RunState.RUNNING:
+            return self.is_halted(task)
+        is_tried = self.phase is RunState.REVERTING or bool(self.revert_failures)
+        return is_tried and self._undoing is not None and task in self._undoing
+
     def is_halted(self, task: int) -> bool:
         """Whether a flow around *task* has failed, so that nothing in it starts."""
         if not self._halts:
@@ -255,25 +280,6 @@ class Ledger:
             and control.phase is ControlPhase.STOPPING
             and not control.busy
         )
-
-    def present_attempt(self, scope: int) -> tuple[Any, dict[str, Failure]]:
-        """Return what the controller of *scope* gave for this attempt, and path to failure of what failed in it."""
-        plan, span = self.plan, self.plan.span(scope)
-        found: dict[str, Failure] = {}
-        for task in self.failures:
-            if task in span:
-                outcome = self.outcomes[task]
-                if not isinstance(outcome, Failure):
-                    outcome = Failure(TaskTimedOut(f"task {plan.path(task)!r} took longer than its timeout"))
-                found[plan.path(task)] = outcome
-        for inner, failure in self.scope_failures.items():
-            if inner != scope and scope in plan.enclosing(inner):
-                found[plan.scopes[inner].path] = failure
-        for inner in self.late_scopes:
-            if inner != scope and scope in plan.enclosing(inner):
-                path = plan.scopes[inner].path
-                found[path] = Failure(FlowTimedOut(f"flow {path!r} took longer than its timeout"))
-        return self.values[plan.scopes[scope].controller], found
 
     def is_settled(self, scope: int) -> bool:
         """Whether a flow with a controller has ended well, so that what it gives is there."""
@@ -310,11 +316,13 @@ class Ledger:
 
     def is_late(self, scope: int) -> bool:
         """Whether *scope* still has something to do, so that the passing of its deadline matters."""
-        if self.phase is not RunState.RUNNING:
+        if scope > 0 and scope not in self.scope_deadlines:
             return False
-        if scope <= 0:
-            return self._left > 0
-        return scope in self.scope_deadlines and any(self.states[task] not in SETTLED for task in self.plan.span(scope))
+        states = self.states
+        tasks = range(self.plan.size) if scope <= 0 else self.plan.span(scope)
+        if self.phase is RunState.REVERTING:
+            return self.lets_finish and any(states[task] == RUNNING for task in tasks)
+        return self.phase is RunState.RUNNING and any(states[task] not in SETTLED for task in tasks)
 
     def deadline_of(self, task: int) -> float | None:
         """Return the nearest deadline of the run and of all flows around *task*, POSIX seconds, or None."""
@@ -325,34 +333,6 @@ class Ledger:
                 if limit is not None and (found is None or limit < found):
                     found = limit
         return found
-
-    def snapshot(self) -> dict[str, Any]:
-        """Return the whole state in plain values, to compare a machine with its replay."""
-        return {
-            "run": (self.run_id, self.flow, self.phase.value, self.is_suspended, self.suspend_reason),
-            "goal": (self.goal, self.cancel_reason, self.deadline, sorted(self.inputs)),
-            "states": bytes(self.states),
-            "attempts": self.attempts.tolist(),
-            "valued": [value is not NO_VALUE for value in self.values],
-            "started": self.started.tolist(),
-            "waiting_for": list(self._waiting_for),
-            "outcomes": {task: repr(outcome) for task, outcome in self.outcomes.items()},
-            "failures": list(self.failures),
-            "waits": dict(self.waits),
-            "lost": (dict(self.lost), dict(self.crashes), sorted(self.in_doubt)),
-            "executions": dict(self.executions),
-            "reverts": (dict(self.revert_attempts), {t: repr(f) for t, f in self.revert_failures.items()}),
-            "reverts lost": dict(self.revert_lost),
-            "reverting": (sorted(self.reverting), sorted(self.revert_values)),
-            "scopes": (dict(self.scope_deadlines), list(self.late_scopes)),
-            "scope failures": {scope: repr(failure) for scope, failure in self.scope_failures.items()},
-            "controls": {scope: control.snapshot() for scope, control in self.controls.items()},
-            "conditions": (dict(self.answers), sorted(self._to_skip)),
-            "tally": (self.tally.attempts, self.tally.reverts, self.tally.losses, self.tally.start_overs),
-            "undecided": sorted(self._ended),
-            "counts": (self._left, self._bodies, self._undoing and self._undoing.left),
-            "retired": (dict(self.retired), list(self.forsaken)),
-        }
 
     # --- Counting -----------------------------------------------------------------------------------------------------
 

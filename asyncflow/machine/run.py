@@ -198,10 +198,40 @@ class RunMachine(Intake):
         self.tally.take(at, state, self._bodies, len(self.reverting), waiting)
         return state
 
+    def snapshot(self) -> dict[str, Any]:
+        """Return the whole state in plain values, to compare a machine with its replay."""
+        return {
+            "run": (self.run_id, self.flow, self.phase.value, self.is_suspended, self.suspend_reason),
+            "goal": (self.goal, self.lets_finish, self.cancel_reason, self.deadline, sorted(self.inputs)),
+            "states": bytes(self.states),
+            "attempts": self.attempts.tolist(),
+            "valued": [value is not NO_VALUE for value in self.values],
+            "started": self.started.tolist(),
+            "waiting_for": list(self._waiting_for),
+            "outcomes": {task: repr(outcome) for task, outcome in self.outcomes.items()},
+            "failures": list(self.failures),
+            "waits": dict(self.waits),
+            "lost": (dict(self.lost), dict(self.crashes), sorted(self.in_doubt)),
+            "executions": dict(self.executions),
+            "reverts": (dict(self.revert_attempts), {t: repr(f) for t, f in self.revert_failures.items()}),
+            "reverts lost": dict(self.revert_lost),
+            "reverting": (sorted(self.reverting), sorted(self.revert_values)),
+            "scopes": (dict(self.scope_deadlines), list(self.late_scopes)),
+            "scope failures": {scope: repr(failure) for scope, failure in self.scope_failures.items()},
+            "controls": {scope: control.snapshot() for scope, control in self.controls.items()},
+            "conditions": (dict(self.answers), sorted(self._to_skip)),
+            "tally": (self.tally.attempts, self.tally.reverts, self.tally.losses, self.tally.start_overs),
+            "undecided": sorted(self._ended),
+            "counts": (self._left, self._bodies, self._undoing and self._undoing.left),
+            "retired": (dict(self.retired), sorted(self.gone_failures), list(self.forsaken)),
+        }
+
     def _cancel_requested(self, event: m.CancelRequested) -> None:
         if self.phase is RunState.RUNNING:
             self.cancel_reason = event.reason
             self._turn_round(RunState.CANCELLED)
+        elif self.phase is RunState.REVERTING:
+            self._stop_finishing(WHOLE_RUN)
 
     def _suspend_requested(self, event: m.SuspendRequested) -> None:
         if not self.phase.is_ended and self.suspend_reason is None:
@@ -218,6 +248,8 @@ class RunMachine(Intake):
                 self._turn_round(RunState.REVERTED)
             else:
                 self._fail_late(event.scope)
+        elif self.phase is RunState.REVERTING:
+            self._stop_finishing(event.scope)
 
     def _run_ended(self, event: m.RunEnded) -> None:
         self._go(RunState(event.state))
@@ -359,7 +391,6 @@ class RunMachine(Intake):
         self._step(task, new)
         self.outcomes[task] = outcome
         self.failures.append(task)
-        self.in_doubt.discard(task)
         self.waits.pop(task, None)
         if self.phase is RunState.RUNNING:
             self._fail(self._home(task))

@@ -9,19 +9,16 @@ from typing import Any, Generic, TypeVar
 
 from asyncflow.errors import (
     AsyncflowError,
-    DeadlineExceeded,
-    FlowTimedOut,
     PlanChanged,
     RunBroken,
     RunCancelled,
     RunFailed,
     RunSuspended,
-    TaskTimedOut,
 )
 from asyncflow.graph.inputs import NoValue
 from asyncflow.interfaces import Happening
+from asyncflow.machine.failures import failure_of, failures_of
 from asyncflow.machine.ledger import NO_VALUE, NOTHING, WHOLE_RUN
-from asyncflow.machine.run import RUN_DEADLINE
 from asyncflow.outcomes import Failure, Outcome, Success, TimedOut
 from asyncflow.runtime.statistics import Statistics, statistics
 from asyncflow.runtime.supervisor import Supervisor
@@ -137,10 +134,8 @@ class TaskView:
         state, run_id = self.state, supervisor.run_id
         # One that waits for its next attempt has an outcome, which is not its last.
         outcome = machine.outcomes.get(self._task) if state > TaskState.WAITING else None
-        if isinstance(outcome, Failure):
-            raise outcome.exception
-        if isinstance(outcome, TimedOut):
-            raise timed_out(supervisor, self._task)
+        if isinstance(outcome, (Failure, TimedOut)):
+            raise failure_of(machine, self._task).exception
         found = f"task {self.path!r} of run {run_id!r} has no value: it is {state.name}"
         if machine.state is RunState.SUSPENDED:
             raise RunSuspended(found, run_id=run_id, reason=state.name)
@@ -261,13 +256,6 @@ class Run(Generic[T]):
         )
 
 
-def timed_out(supervisor: Supervisor, task: int) -> TaskTimedOut:
-    """Return the exception that stands for a task whose last attempt was cut off."""
-    plan = supervisor.machine.plan
-    assert plan.tasks is not None
-    return TaskTimedOut(f"task {plan.path(task)!r} took longer than its timeout of {plan.tasks[task].timeout} s")
-
-
 async def conclude(supervisor: Supervisor, store: str | None) -> Any:
     """
     Return the value of a run that is over, or raise what it ended with.
@@ -309,16 +297,7 @@ async def conclude(supervisor: Supervisor, store: str | None) -> Any:
 def _failed(supervisor: Supervisor, where: str) -> RunFailed:
     machine, run_id = supervisor.machine, supervisor.run_id
     plan = machine.plan
-    failures: dict[str, Failure] = {}
-    for task in machine.failures:
-        outcome = machine.outcomes[task]
-        failures[plan.path(task)] = outcome if isinstance(outcome, Failure) else Failure(timed_out(supervisor, task))
-    for scope in machine.late_scopes:
-        failures[plan.scopes[max(scope, 0)].path or plan.flow] = Failure(_late(supervisor, scope))
-    for scope, failure in machine.scope_failures.items():
-        failures[plan.scopes[scope].path or plan.flow] = failure
-    for task, failure in machine.revert_failures.items():
-        failures[f"{plan.path(task)} (revert)"] = failure
+    failures = failures_of(machine)
     flows = {plan.scopes[max(scope, 0)].path or plan.flow for scope in (*machine.late_scopes, *machine.scope_failures)}
     members: list[Exception] = []
     for path, failure in failures.items():
@@ -346,10 +325,3 @@ def _failed(supervisor: Supervisor, where: str) -> RunFailed:
     look = f"; look at it with: asyncflow show {run_id}{where}" if where else ""
     message = f"run {run_id!r} failed in {first!r}{more}; {undone}{look}"
     return RunFailed(message, members, run_id=run_id, failures=failures, reverted=reverted)
-
-
-def _late(supervisor: Supervisor, scope: int) -> Exception:
-    if scope == RUN_DEADLINE:
-        return DeadlineExceeded(f"run {supervisor.run_id!r} passed its deadline")
-    declared = supervisor.machine.plan.scopes[scope]
-    return FlowTimedOut(f"flow {declared.path or declared.name!r} took longer than its timeout of {declared.timeout} s")

@@ -107,19 +107,21 @@ class Questions:
                 self._decided(scope, controller, value, error)
             self._answered()
 
-        dropped = self._asked.get(scope)
+        dropped = self._asked.pop(scope, None)
         if dropped is not None and dropped.work is not None:
             dropped.work.stop()
-        asking = self._asked[scope] = _Asking()
+        asking = _Asking()
         try:
             kwargs = controller.decider_wants.select(binding.by_name(values), values)
+            if controller.decider_wants.history:
+                kwargs["history"] = values.history(scope, with_present=True)
         except (StoreError, CodecError):
             raise
         except Exception as error:
+            self._asked[scope] = asking
             answered(None, self._unreadable(f"the on_failure of controller {plan.path(task)!r}", error))
             return
-        if controller.decider_wants.history:
-            kwargs["history"] = values.history(scope, with_present=True)
+        self._asked[scope] = asking
         decide = controller.on_failure
         executor = "loop" if inspect.iscoroutinefunction(decide) else "inline"
         call = Call(decide, (), kwargs, self._desk.context.copy(), f"{plan.path(task)} (on_failure)")

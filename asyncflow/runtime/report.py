@@ -14,6 +14,7 @@ from asyncflow.graph import record as recorded
 from asyncflow.graph.plan import Plan
 from asyncflow.interfaces import RunInfo, Store
 from asyncflow.machine.control import ControlPhase
+from asyncflow.machine.failures import failures_of
 from asyncflow.machine.ledger import NO_VALUE
 from asyncflow.machine.replay import fold, plans_named
 from asyncflow.machine.run import RunMachine
@@ -138,11 +139,6 @@ def report(
     spans, progress = _spans(records, machine)
     plan = machine.plan
     tasks = [_task_report(machine, task, spans.get(task), progress.get(task), summary) for task in range(plan.size)]
-    failures = {
-        plan.path(task): outcome for task in machine.failures if isinstance(outcome := machine.outcomes[task], Failure)
-    }
-    failures |= {plan.scopes[scope].path or plan.flow: failure for scope, failure in machine.scope_failures.items()}
-    failures |= {f"{plan.path(task)} (revert)": failure for task, failure in machine.revert_failures.items()}
     return RunReport(
         run_id=info.run_id,
         flow=info.flow,
@@ -156,7 +152,7 @@ def report(
         reason=machine.cancel_reason or machine.suspend_reason,
         inputs={name: summary(value) for name, value in machine.inputs.items()},
         tasks=tasks,
-        failures=failures,
+        failures=failures_of(machine),
         flows=[_flow_report(machine, scope) for scope in plan.controlled],
         statistics=statistics(machine, now),
         plan=plan,

@@ -20,7 +20,8 @@ class Step:
         happened: What has happened since the step before, in order; it is durable.
         due: What is about to be done: paths of tasks to start, of tasks to revert with a "-" before, and of flows whose
             controller is to be asked with a "?" before.
-        run: The :class:`~asyncflow.Run`, which can be suspended, cancelled, looked at, or left.
+        run: The :class:`~asyncflow.Run`, which can be suspended, cancelled, looked at, or left. To await it between two
+            steps would wait for ever: it goes on only when the next one is asked for.
     """
 
     happened: Sequence[Happening]

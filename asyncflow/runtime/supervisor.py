@@ -328,6 +328,8 @@ class Supervisor:
             dispatcher.answer(commands)
             if len(self._events) >= EVENTS_A_TURN:
                 break
+            if self.stepper is not None and machine.is_asking:
+                break  # a step of its own, so that whoever steps may leave before
         dispatcher.serve()
         return bool(commands)
 
@@ -373,7 +375,7 @@ class Supervisor:
         # Requests come from outside and may be late; what an actor reports never is.
         phase = self.machine.phase
         if type(event) is m.CancelRequested:
-            return phase is RunState.RUNNING
+            return self.machine.heeds_cancel
         if type(event) is m.SuspendRequested:
             return not phase.is_ended and self.machine.suspend_reason is None
         if type(event) is m.ControllerAnswered:

@@ -10,6 +10,7 @@ from asyncflow.errors import ResourceMissing, ValueNotAtHand
 from asyncflow.graph.controller import History, PastAttempt
 from asyncflow.graph.inputs import NoValue
 from asyncflow.interfaces import MOST_PREDECESSORS, Circumstances
+from asyncflow.machine.failures import present_attempt
 from asyncflow.machine.ledger import NO_VALUE
 from asyncflow.machine.run import RunMachine
 from asyncflow.outcomes import Failure, Sealed, TimedOut
@@ -74,7 +75,7 @@ class RunValues:
         control = self._machine.controls[scope]
         attempts = list(control.history)
         if with_present and not control.has_answered:
-            attempts.append(self._machine.present_attempt(scope))
+            attempts.append(present_attempt(self._machine, scope))
         return History(PastAttempt(self.open(value), dict(failures)) for value, failures in attempts)
 
     def open(self, value: Any) -> Any:

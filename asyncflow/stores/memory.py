@@ -8,7 +8,7 @@ give their value again.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from asyncflow.errors import RunBusy, RunExists, RunNotFound, RunOvertaken, StoreError
 from asyncflow.interfaces import NewRun, Request, RunInfo
@@ -42,6 +42,11 @@ class MemoryJournal:
         self._shelf = shelf
         # list.append itself, so that an append costs no check of who owns the run; see release().
         self._add: Callable[[Record], None] = shelf.records.append
+
+    @property
+    def declared(self) -> Any:
+        """The flow that the run was begun with."""
+        return self._shelf.new.declared
 
     def append(self, record: Record, blobs: Mapping[str, bytes], state: RunState) -> None:
         """Add *record*; it lasts as long as the engine, which is all that memory promises."""

@@ -47,6 +47,8 @@ _opened_here: Counter[Path] = Counter()
 class SqliteJournal:
     """One run's journal in an SQLite file, in the hands of the engine that owns the run."""
 
+    declared = None
+
     __slots__ = ("_codec", "_line", "_store", "_writer", "run_id")
 
     def __init__(self, store: SqliteStore, writer: Writer, codec: Codec, line: Line) -> None:

@@ -102,11 +102,11 @@ def test_a_change_is_refused_only_where_it_meets_what_was_done(
 def test_a_task_to_be_reverted_must_not_be_gone() -> None:
     """What it did can only be undone by the code that knows how."""
     old, new = linear("l", a_with_revert, b), linear("l", b)
-    refused = [one for one in verdicts(old, new, {"a": S, "b": S}, is_reverting=True) if one.is_refused]
+    refused = [one for one in verdicts(old, new, {"a": S, "b": S}, undone=["a", "b"]) if one.is_refused]
     assert [(one.path, one.text) for one in refused if one.kind == "gone"] == [
         ("a", "is gone, and is still to be reverted")
     ]
-    gone = [one for one in verdicts(old, new, {"a": D, "b": S}, is_reverting=True) if one.kind == "gone"]
+    gone = [one for one in verdicts(old, new, {"a": D, "b": S}, undone=["a", "b"]) if one.kind == "gone"]
     assert [one.is_refused for one in gone] == [False], "one that is reverted already has nothing left to do"
     assert [one.kind for one in verdicts(old, linear("l", a, b), {"a": S})] == ["lost revert"]
     assert all(one.is_refused for one in verdicts(old, linear("l", a, b), {"a": S}))

@@ -89,6 +89,8 @@ def test_what_a_factory_made_is_found_again() -> None:
     again = find_flow(flow.ref)
     assert again.name == "five" and ran(again) == {"x": 5}
     assert ran(find_flow(task_of(7).ref or ""))["x"] == 7
+    odd = flow_of(5, label="total:max(x)")
+    assert find_flow(odd.ref or "").name == "total:max(x)", "what stands in an argument is no place of a flow"
     assert flow.with_options(name="six").ref is None, "the factory would not make this one"
 
 

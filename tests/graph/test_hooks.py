@@ -133,6 +133,12 @@ def test_wrong_hooks_are_refused() -> None:
 
         def execute(self) -> None: ...
 
+    class NoRevert(af.Task):
+        def execute(self) -> None: ...
+        def post_revert(self) -> None: ...
+
+    with pytest.raises(DeclarationError, match="task 'no_revert' has a post_revert and no revert, so nothing"):
+        linear("f", NoRevert()).compile()
     with pytest.raises(DeclarationError, match="pre_execute of task 'takes' takes x; a hook takes nothing"):
         linear("f", Takes()).compile()
     with pytest.raises(DeclarationError, match="post_execute of task 'mixed' is async and what it is around is not"):
@@ -217,6 +223,11 @@ async def count(basket: Basket) -> int:
     return len(basket.items)
 
 
+@af.task(provides="count")
+async def count_some(basket: Basket | None) -> int:
+    return 0 if basket is None else len(basket.items)
+
+
 def test_a_skipped_value_falls_back_to_the_default_of_its_type() -> None:
     """As a parameter's own default would; by name and by reference."""
     af.default_for(Basket, Basket)
@@ -231,6 +242,7 @@ def test_a_skipped_value_falls_back_to_the_default_of_its_type() -> None:
 
     for wanted, found in ((True, 1), (False, 0)):
         assert ran(linear("f", fill, count), wanted=wanted)["count"] == found
+        assert ran(linear("f", fill, count_some), wanted=wanted)["count"] == found
         assert ran(built, wanted=wanted) == found
         assert len(ran(returned, wanted=wanted).items) == found
 

@@ -276,7 +276,7 @@ def test_for_each_gives_each_value_in_turn(given: list[Any]) -> None:
     assert stage.machine.phase is RunState.SUCCEEDED
 
 
-@pytest.mark.parametrize("given", [[3, 2, 3, 5], (1,), "abc", {"a": 1, "b": 2}])
+@pytest.mark.parametrize("given", [[3, 2, 3, 5], (1,), {"a": 1, "b": 2}])
 def test_for_each_input_gives_each_element_of_an_input(given: Any) -> None:
     """The list may come from the run, or from a task before the flow."""
     for source in ("run", "task"):
@@ -295,6 +295,15 @@ def test_for_each_input_of_an_empty_list_says_so() -> None:
     assert stage.told == "for_each_input! -for_each_input REVERTED"
     failure: Any = stage.machine.outcomes[0]
     with pytest.raises(af.NothingToTry, match="controller 'for_each_input' has no values to try its flow with"):
+        raise failure.exception
+
+
+@pytest.mark.parametrize("given", ["abc", iter([1, 2]), 3])
+def test_for_each_input_refuses_what_cannot_be_gone_through_again(given: Any) -> None:
+    """An iterator would be used up after one attempt, and letters are not what somebody meant by a host."""
+    stage = Stage(af.linear("f", t("b"), retry=af.ForEachInput("hosts")), inputs={"hosts": given}).play()
+    failure: Any = stage.machine.outcomes[0]
+    with pytest.raises(af.NothingToTry, match=r"controller 'for_each_input' was given .* give it a list"):
         raise failure.exception
 
 

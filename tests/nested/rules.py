@@ -34,6 +34,7 @@ class Life:
     has_started: bool = False
     has_failed: bool = False
     is_performing: bool = False
+    is_lost: bool = False
     is_undecided: bool = False
 
 
@@ -248,9 +249,11 @@ class Rules:
             self._forget_answers(self.only)
         self.is_undoing, self.goal, self.only, self.was_ordered = False, "", None, False
         for life in self.lives:
+            # What was lost is still in doubt: its next attempt is the next one of the same execution.
+            is_in_doubt = life.state == "CANCELLED" and life.is_lost
             if life.state not in ("PENDING", "SUCCEEDED", "SKIPPED"):
                 life.state = "PENDING"
-            if life.state == "PENDING":
+            if life.state == "PENDING" and not is_in_doubt:
                 life.has_started, life.attempt = False, 0
             life.has_failed = False
         self.flow_failures.clear()
@@ -260,7 +263,14 @@ class Rules:
 
     def _on_CancelRequested(self, event: m.CancelRequested) -> None:
         self.was_ordered = True
-        self._turn_round("CANCELLED")
+        if self.is_undoing:
+            self._assert_some_may_finish(range(self.shape.size))
+        else:
+            self._turn_round("CANCELLED")
+
+    def _assert_some_may_finish(self, tasks: Iterable[int]) -> None:
+        assert any(self.lives[task].state == "RUNNING" for task in tasks), "the run is undone, and nothing goes on"
+        assert "finish" in {self.on_failure, *(scope.on_failure for scope in self.plan.scopes)}, "nothing may finish"
 
     def _on_SuspendRequested(self, event: m.SuspendRequested) -> None:
         self.is_suspending = True
@@ -275,6 +285,9 @@ class Rules:
     def _on_DeadlinePassed(self, event: m.DeadlinePassed) -> None:
         assert any(self.lives[task].state not in SETTLED for task in self.shape.span[max(event.scope, 0)])
         self.was_ordered = True
+        if self.is_undoing:
+            self._assert_some_may_finish(self.shape.span[max(event.scope, 0)])
+            return
         if event.scope <= 0:
             self._turn_round("FAILED" if self.never_revert else "REVERTED", NOBODY if self.never_revert else None)
             return
@@ -401,7 +414,7 @@ class Rules:
         life = self.lives[event.task]
         assert event.attempt == life.attempt + 1, f"attempt {life.attempt + 1} is next"
         life.attempt += 1
-        life.state, life.has_started, life.is_performing = "RUNNING", True, True
+        life.state, life.has_started, life.is_performing, life.is_lost = "RUNNING", True, True, False
 
     def _end(self, task: int) -> Life:
         life = self.lives[task]
@@ -426,6 +439,7 @@ class Rules:
         life.is_performing = False
         if life.state == "RUNNING":
             life.state = "CANCELLED" if self.is_undoing or self.halted(event.task) else "PENDING"
+            life.is_lost = True
 
     def _on_RetryScheduled(self, event: m.RetryScheduled) -> None:
         life = self.lives[event.task]

@@ -372,7 +372,7 @@ def _disturb(walk: Walk, rng: random.Random, doomed: int) -> int:
         return 1
     if what == "suspend" and machine.suspend_reason is None:
         walk.tell(m.SuspendRequested("closing"))
-    elif what == "cancel" and machine.phase is RunState.RUNNING and rng.random() < 0.3:
+    elif what == "cancel" and machine.heeds_cancel and rng.random() < 0.3:
         walk.tell(m.CancelRequested("enough"))
     elif what == "deadline" and machine.is_late(-1) and rng.random() < 0.3:
         walk.tell(m.DeadlinePassed(-1))

@@ -91,7 +91,7 @@ def test_controllers_and_reverts_are_steps_too() -> None:
             assert failed.group_contains(ValueError)
         return due
 
-    once = ["times", "one", "two", "broken", "-broken", "-two", "-one"]
+    once = ["times", "one", "two", "broken", "?f", "-broken", "-two", "-one"]
     # That a flow which is undone starts over is one turn with the start of its controller.
     assert run(main) == [*once, *once[1:], "-times"]
 

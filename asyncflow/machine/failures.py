@@ -1,0 +1,57 @@
+"""What has failed for good in a run, or in one flow of it, by path."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from asyncflow.errors import AsyncflowError, DeadlineExceeded, FlowTimedOut, TaskTimedOut
+from asyncflow.machine.ledger import RUN_DEADLINE, Ledger
+from asyncflow.outcomes import Failure
+
+
+def failures_of(ledger: Ledger) -> dict[str, Failure]:
+    """
+    Return path to failure of the whole run: tasks in the order in which they failed, then flows that were late, then
+    those whose condition or controller raised, then reverts, whose paths have "(revert)" behind them.
+    """
+    plan = ledger.plan
+    found = dict(ledger.gone_failures)
+    found |= {plan.path(task): failure_of(ledger, task) for task in ledger.failures}
+    found |= {plan.scopes[max(scope, 0)].path or plan.flow: lateness_of(ledger, scope) for scope in ledger.late_scopes}
+    found |= {plan.scopes[scope].path or plan.flow: failure for scope, failure in ledger.scope_failures.items()}
+    found |= {f"{plan.path(task)} (revert)": failure for task, failure in ledger.revert_failures.items()}
+    gone = "is gone from the flow, so it could not be reverted"
+    return found | {f"{path} (revert)": Failure(AsyncflowError(f"task {path!r} {gone}")) for path in ledger.forsaken}
+
+
+def present_attempt(ledger: Ledger, scope: int) -> tuple[Any, dict[str, Failure]]:
+    """Return what the controller of *scope* gave for this attempt, and path to failure of what failed in its flow."""
+    plan, span, inner = ledger.plan, ledger.plan.span(scope), ledger.plan.within(scope)
+    found = {path: failure for path, failure in ledger.gone_failures.items() if is_below(path, plan.scopes[scope].path)}
+    found |= {plan.path(task): failure_of(ledger, task) for task in ledger.failures if task in span}
+    found |= {plan.scopes[one].path: failure for one, failure in ledger.scope_failures.items() if one in inner}
+    found |= {plan.scopes[one].path: lateness_of(ledger, one) for one in ledger.late_scopes if one in inner}
+    return ledger.values[plan.scopes[scope].controller], found
+
+
+def failure_of(ledger: Ledger, task: int) -> Failure:
+    """Return how *task* failed, where it did; one that was cut off failed by TaskTimedOut."""
+    outcome = ledger.outcomes[task]
+    if isinstance(outcome, Failure):
+        return outcome
+    plan = ledger.plan
+    limit = "" if plan.tasks is None else f" of {plan.tasks[task].timeout} s"
+    return Failure(TaskTimedOut(f"task {plan.path(task)!r} took longer than its timeout{limit}"))
+
+
+def lateness_of(ledger: Ledger, scope: int) -> Failure:
+    """Return the failure of *scope*, a flow or the run, whose time was up."""
+    if scope == RUN_DEADLINE:
+        return Failure(DeadlineExceeded(f"run {ledger.run_id!r} passed its deadline"))
+    flow = ledger.plan.scopes[scope]
+    return Failure(FlowTimedOut(f"flow {flow.path or flow.name!r} took longer than its timeout of {flow.timeout} s"))
+
+
+def is_below(path: str, flow: str) -> bool:
+    """Whether *path* is one of what lies in the flow at the path *flow*; the whole flow's is empty."""
+    return not flow or path.startswith(f"{flow}/")
