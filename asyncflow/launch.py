@@ -332,7 +332,7 @@ def _accept(machine: RunMachine, plan: Plan, accept_changes: bool) -> None:
     states = {machine.plan.path(task): machine.states[task] for task in tasks}
     started = {machine.plan.path(task) for task in tasks if machine.attempts[task]}
     undone = {machine.plan.path(task) for task in tasks if machine.may_be_undone(task)}
-    verdicts = compare(machine.plan, plan, started=started, states=states, undone=undone)
+    verdicts = compare(machine.plan, plan, started=started, states=states, undone=undone, retired=machine.retired)
     refused = [verdict for verdict in verdicts if verdict.is_refused]
     kept = {plan.scopes[scope].path for scope in plan.controlled}
     for scope in machine.halted():

@@ -119,6 +119,90 @@ def test_a_value_that_is_not_kept_is_made_again(tmp_path: Path) -> None:
     assert calls == ["connect", "unneeded", "done", "use", "connect", "use"]
 
 
+def test_an_ended_run_says_which_value_it_has_not_kept(tmp_path: Path) -> None:
+    """Nobody runs a task of an ended run again for what it gave."""
+
+    @af.task(checkpoint=False)
+    async def connect() -> Any:
+        return object()
+
+    async def main() -> None:
+        async with af.Engine(tmp_path / "runs.db") as engine:
+            await engine.run(connect, run_id="r")
+        async with af.Engine(tmp_path / "runs.db") as engine:
+            for _ in range(2):
+                with pytest.raises(af.ValueNotAtHand, match=r"'connect' was not kept .* start a new run, or keep"):
+                    await engine.resume("r", connect)
+
+    asyncio.run(main())
+
+
+def test_a_revert_that_reads_what_was_not_kept_fails_by_name(tmp_path: Path) -> None:
+    """The run can be undone as far as that goes, and says what is left."""
+
+    @af.task(checkpoint=False)
+    async def connect() -> Any:
+        return object()
+
+    @af.task
+    async def use(connection: Any) -> None: ...
+
+    @use.revert
+    async def undo(connection: Any) -> None: ...
+
+    @af.task
+    async def bad() -> None:
+        raise ValueError
+
+    @af.flow
+    def flow() -> None:
+        bad.after(use(connect()))()
+
+    async def main() -> None:
+        async with af.Engine(tmp_path / "runs.db") as engine:
+            steps = engine.steps(flow, run_id="r")
+            async for step in steps:
+                if "-bad" in step.due or "-use" in step.due:
+                    break
+            await steps.aclose()
+        async with af.Engine(tmp_path / "runs.db") as engine:
+            with pytest.raises(af.RunFailed) as failed:
+                await engine.resume("r", flow)
+            assert not failed.value.reverted and failed.group_contains(
+                af.ValueNotAtHand, match="'connect' was not kept"
+            )
+
+    asyncio.run(main())
+
+
+def test_a_task_that_is_back_does_not_run_again_unasked(tmp_path: Path) -> None:
+    """A deploy that is rolled back must not charge anybody twice."""
+
+    @af.task
+    async def charge() -> None:
+        calls.append("charge")
+
+    @af.task
+    async def rest() -> None: ...
+
+    async def main() -> None:
+        both, one = af.linear("f", charge, rest), af.linear("f", rest)
+        async with af.Engine(tmp_path / "runs.db") as engine:
+            for flow in (both, one):
+                steps = engine.steps(flow, run_id="r", resume=flow is one)
+                async for step in steps:
+                    if "rest" in step.due:
+                        break
+                await steps.aclose()
+            with pytest.raises(af.PlanChanged, match="charge: is back, and ran before it was taken out"):
+                await engine.resume("r", both)
+            assert calls == ["charge"]
+            await engine.resume("r", both, accept_changes=True)
+            assert calls == ["charge", "charge"]
+
+    asyncio.run(main())
+
+
 def test_at_most_once_fails_instead_of_running_again(tmp_path: Path) -> None:
     """Some effects are better not done than done twice."""
     crash = Crash(tmp_path)

@@ -55,6 +55,9 @@ async def wants_pool(pool: str = af.resource()) -> None:
     pass
 
 
+async def takes_outcome(outcome: af.Outcome[int]) -> None: ...
+
+
 @af.task
 async def gives_a_function() -> Any:
     return lambda: 1
@@ -899,6 +902,11 @@ FILES: dict[str, tuple[Callable[[Path], Any], type[BaseException], str]] = {
         lambda place: run(gives_a_function, path=place),
         af.UnkeepableValue,
         r"'gives_a_function' returned .* builtins\.function .*register.*checkpoint=False.*reference",
+    ),
+    "a revert that looks at what is not kept": (
+        lambda place: one.with_options(checkpoint=False).revert(takes_outcome),
+        af.DeclarationError,
+        r"the revert of task 'one' takes outcome, and with checkpoint=False a value is gone after a crash",
     ),
     "a value in a circle": (
         lambda place: run(gives_a_circle, path=place),

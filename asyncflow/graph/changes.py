@@ -57,6 +57,7 @@ def compare(
     started: Collection[str] = (),
     states: Mapping[str, int] | None = None,
     undone: Collection[str] = (),
+    retired: Collection[str] = (),
 ) -> list[Verdict]:
     """
     Return what is different in *new*, in the order of the old plan and then of the new; nothing for what is the same.
@@ -67,21 +68,29 @@ def compare(
         started: Paths of the tasks that have started.
         states: Path to state; a path that is absent is PENDING.
         undone: Paths of those of them that are being undone, or may be.
+        retired: Paths of tasks that had started before an earlier change took them out.
     """
-    return _Comparison(old, new, frozenset(started), states or {}, frozenset(undone)).verdicts()
+    return _Comparison(old, new, frozenset(started), states or {}, frozenset(undone), retired).verdicts()
 
 
 class _Comparison:
     """One run's old plan beside its new one."""
 
     def __init__(
-        self, old: Plan, new: Plan, started: frozenset[str], states: Mapping[str, int], undone: frozenset[str]
+        self,
+        old: Plan,
+        new: Plan,
+        started: frozenset[str],
+        states: Mapping[str, int],
+        undone: frozenset[str],
+        retired: Collection[str],
     ) -> None:
         self._old, self._new = old, new
         self._records = record_of(old), record_of(new)
         self._started = started
         self._states = states
         self._undone = undone
+        self._retired = retired
         self._before = {old.path(task): task for task in range(old.size)}
         self._after = {new.path(task): task for task in range(new.size)}
 
@@ -101,12 +110,14 @@ class _Comparison:
             if path in self._started and orders[0][task] != orders[1][twin] and twin in waits:
                 text = "comes after tasks now that have not ended, and it has started"
                 found.append(Verdict(path, "rewired", text, is_refused=path not in self._undone))
-        found.extend(
-            Verdict(path, "new", "is new", is_refused=False)
-            for path in self._after
-            if path not in self._before and path not in unclear
-        )
+        found.extend(self._new_one(path) for path in self._after if path not in self._before and path not in unclear)
         return found
+
+    def _new_one(self, path: str) -> Verdict:
+        if path in self._retired:
+            text = "is back, and ran before it was taken out; what it gave is not known any more, so it would run again"
+            return Verdict(path, "back", text, is_refused=True)
+        return Verdict(path, "new", "is new", is_refused=False)
 
     def _gone(self, path: str) -> Verdict:
         if path not in self._started:

@@ -246,6 +246,11 @@ class Task(Declared):
             signature, body = Signature(undo, what=what), self.wants.signature
             own = own_inputs(self.revert_requires, self.revert_rebind, signature, what)
             put("undo_wants", HookWants(signature, what, body, is_revert=True, has_history=self._has_history, own=own))
+            if self.undo_wants.outcome and not self.checkpoint:
+                raise DeclarationError(
+                    f"{what} takes outcome, and with checkpoint=False a value is gone after a crash; let it take the "
+                    "task's inputs instead, or keep the value"
+                )
         # Last, so that a revert which is refused leaves nothing behind.
         put("undo", undo)
 

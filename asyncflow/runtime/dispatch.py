@@ -251,6 +251,10 @@ class Dispatcher:
                 kwargs = wants.select(binding.by_name(self._desk.values), self._desk.values)
                 if own is not None:
                     kwargs.update(own.by_name(self._desk.values))
+                if wants.outcome:
+                    kwargs["outcome"] = self._outcome(task)
+                if wants.history:
+                    kwargs["history"] = self._desk.values.history(plan.scope_of[task], with_present=True)
             except (StoreError, CodecError):
                 raise
             except Exception as error:
@@ -259,10 +263,6 @@ class Dispatcher:
                 if claim is not None:
                     self.released.append(claim)
                 return
-            if wants.outcome:
-                kwargs["outcome"] = self._outcome(task)
-            if wants.history:
-                kwargs["history"] = self._desk.values.history(plan.scope_of[task], with_present=True)
             if wants.failures:
                 kwargs["failures"] = {plan.path(failed): machine.outcomes[failed] for failed in machine.failures}
         self._desk.take(m.RevertStarted(task, attempt))
@@ -304,7 +304,7 @@ class Dispatcher:
         value = self._machine.values[task]
         if value is NO_VALUE:
             return self._machine.outcomes.get(task, Cancelled())
-        return Success(self._desk.values.open(value))
+        return Success(self._desk.values.value(task))
 
     def _actor(self, task: int, claim: Claim | None) -> Actor:
         actor = self.actors.get(task)

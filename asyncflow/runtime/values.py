@@ -62,8 +62,13 @@ class RunValues:
             raise NoValue(self._machine.plan.path(task))
         if type(value) is not Sealed:
             return value
-        if not value.is_open and value.payload is None and value.is_kept:
+        if not value.is_open and value.payload is None:
             path = self._machine.plan.path(task)
+            if not value.is_kept:
+                raise ValueNotAtHand(
+                    f"the value of task {path!r} was not kept (checkpoint=False), and the process that had it is gone; "
+                    "start a new run, or keep the value"
+                )
             raise ValueNotAtHand(
                 f"the value of task {path!r} is large ({value.size_bytes} bytes) and not in memory while nobody in its "
                 f"run needs it; await run.task({path!r}) to have it"
