@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import nox
 
@@ -97,7 +96,6 @@ def proof(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Run every benchmark. Arguments go to each."""
+    """Measure what asyncflow costs. Arguments go to the benchmarks: ``nox -s bench -- --list``."""
     session.install("-q", ".[cli]")
-    for path in sorted(Path("benchmarks").glob("[!_]*.py")):
-        session.run("python", str(path), *session.posargs)
+    session.run("python", "-m", "benchmarks", *session.posargs)

@@ -1,0 +1,126 @@
+"""What the same work costs without an engine: the bare mechanism, and what a competent user would write by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import graphlib
+import sqlite3
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.shapes import Shape
+
+
+async def trivial(*values: Any) -> int:
+    """Do nothing, as a task would."""
+    return len(values)
+
+
+def trivial_now(*values: Any) -> int:
+    """Do nothing, as a plain function would."""
+    return len(values)
+
+
+class Bare:
+    """
+    The mechanism alone: one asyncio task a body, eager where there is such a thing, whichever is ready.
+
+    No error is handled, nothing can be cancelled, retried, undone or looked at.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        self._before = shape.before
+        self._after: list[list[int]] = [[] for _ in shape.before]
+        for task, before in enumerate(shape.before):
+            for one in before:
+                self._after[one].append(task)
+        self._pending = list(map(len, shape.before))
+
+    async def run(self) -> Any:
+        """Do the work, and return the value of the last task."""
+        before, after, pending, loop = self._before, self._after, self._pending[:], asyncio.get_running_loop()
+        values: list[Any] = [None] * len(before)
+        ready = [task for task, count in enumerate(pending) if not count]
+        while ready:
+            task = ready.pop()
+            body = trivial(*[values[one] for one in before[task]])
+            if sys.version_info >= (3, 12):
+                values[task] = asyncio.Task(body, loop=loop, eager_start=True).result()
+            else:
+                values[task] = await asyncio.Task(body, loop=loop)
+            for one in after[task]:
+                pending[one] -= 1
+                if not pending[one]:
+                    ready.append(one)
+        return values[-1]
+
+
+class ByHand:
+    """
+    What a competent user would write: ``graphlib`` for the order, an ``asyncio.TaskGroup`` for safety, and a commit for
+    each task where a *file* is given, so that a run could be taken up again.
+    """
+
+    def __init__(self, shape: Shape, file: Path | None = None, *, is_synced: bool = False) -> None:
+        self._shape = shape
+        self._database: sqlite3.Connection | None = None
+        if file is not None:
+            self._database = sqlite3.connect(file, isolation_level=None)
+            self._database.execute("PRAGMA journal_mode = WAL")
+            self._database.execute(f"PRAGMA synchronous = {'FULL' if is_synced else 'NORMAL'}")
+            self._database.execute("CREATE TABLE done(run INTEGER, task INTEGER, value TEXT)")
+        self._runs = 0
+
+    async def run(self) -> Any:
+        """Do the work, and return the value of the last task."""
+        before, database = self._shape.before, self._database
+        self._runs += 1
+        run = self._runs
+        values: list[Any] = [None] * len(before)
+        order = graphlib.TopologicalSorter(dict(enumerate(before)))
+        order.prepare()
+
+        async with asyncio.TaskGroup() as group:
+
+            async def work(task: int) -> None:
+                values[task] = await trivial(*[values[one] for one in before[task]])
+                if database is not None:
+                    database.execute("INSERT INTO done VALUES (?, ?, ?)", (run, task, repr(values[task])))
+                order.done(task)
+                for one in order.get_ready():
+                    group.create_task(work(one))
+
+            for task in order.get_ready():
+                group.create_task(work(task))
+        return values[-1]
+
+    def close(self) -> None:
+        """Let the file go."""
+        if self._database is not None:
+            self._database.close()
+
+
+class Commits:
+    """Single-statement commits in a file, one after the other: what a durable chain costs at least."""
+
+    def __init__(self, file: Path, *, is_synced: bool) -> None:
+        self._database = sqlite3.connect(file, isolation_level=None)
+        self._database.execute("PRAGMA journal_mode = WAL")
+        self._database.execute(f"PRAGMA synchronous = {'FULL' if is_synced else 'NORMAL'}")
+        self._database.execute("CREATE TABLE records(run INTEGER, number INTEGER, body BLOB)")
+
+    def run(self, count: int, body: bytes = b"x" * 60) -> None:
+        """Make *count* commits of one row."""
+        for number in range(count):
+            self._database.execute("INSERT INTO records VALUES (1, ?, ?)", (number, body))
+
+    def close(self) -> None:
+        """Let the file go."""
+        self._database.close()
+
+
+async def gathered(seconds: Sequence[float]) -> None:
+    """Sleep all of *seconds* at once."""
+    await asyncio.gather(*map(asyncio.sleep, seconds))

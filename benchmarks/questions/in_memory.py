@@ -1,0 +1,43 @@
+"""What does a task cost in memory, beyond the bare mechanism that runs it?"""
+
+from __future__ import annotations
+
+import asyncflow as af
+from benchmarks.bench import Bench, Yardstick
+from benchmarks.floors import Bare, ByHand
+from benchmarks.flows import body_now, flow_of
+from benchmarks.shapes import Shape, chain, fan, layers
+
+
+async def ask(bench: Bench) -> None:
+    """Measure chains, fans and layers of trivial tasks, compiled before."""
+    async with af.Engine(keep=1) as engine:
+        for size in bench.sizes(10, 1_000, 10_000, 100_000):
+            await _beside_the_floor(bench, engine, chain(size), Yardstick(2.2, 1.7, is_ratio=True))
+        for size in bench.sizes(10, 1_000, 10_000, 100_000):
+            await _beside_the_floor(bench, engine, fan(size), Yardstick(1.8, 1.5, is_ratio=True))
+        await _beside_the_floor(bench, engine, layers(30, 30, 30), Yardstick(9.0, 6.5))
+        await _beside_the_floor(bench, engine, layers(30, 30, 3), Yardstick(5.0, 3.5))
+        shape = chain(1_000)
+        plain, async_ = flow_of(shape, body_now), flow_of(shape)
+        taken = await bench.race({"plain": lambda: engine.run(plain), "async": lambda: engine.run(async_)})
+        us = {name: [seconds / shape.size * 1e6 for seconds in values] for name, values in taken.items()}
+        stick = Yardstick(0.5, 0.5, is_ratio=True)
+        bench.add(
+            f"{shape.name}, plain def inline", "us/task", us["plain"],
+            floor=us["async"], compared="async bodies", yardstick=stick,
+        )  # fmt: skip
+
+
+async def _beside_the_floor(bench: Bench, engine: af.Engine, shape: Shape, yardstick: Yardstick) -> None:
+    flow, bare, by_hand = flow_of(shape), Bare(shape), ByHand(shape)
+    flow.compile()
+    runs = bench.runs if shape.size < 50_000 else 3
+    works = {"engine": lambda: engine.run(flow), "bare": bare.run, "by hand": by_hand.run}
+    taken = await bench.race(works, runs=runs)
+    us = {name: [seconds / shape.size * 1e6 for seconds in values] for name, values in taken.items()}
+    bench.add(shape.name, "us/task", us["engine"], floor=us["bare"], compared="bare", yardstick=yardstick)
+    bench.add(
+        f"{shape.name}, against by hand", "us/task", us["engine"],
+        floor=us["by hand"], compared="by hand (TaskGroup)", yardstick=Yardstick(1.0, 1.0, is_ratio=True),
+    )  # fmt: skip

@@ -1,0 +1,56 @@
+"""How long after ``resume()`` does a run that was killed half way start its first task?"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+import asyncflow as af
+from asyncflow import Happening
+from benchmarks.bench import Bench, Yardstick
+from benchmarks.flows import flow_of
+from benchmarks.shapes import chain
+
+
+async def ask(bench: Bench) -> None:
+    """Leave runs of 1,000 tasks half done, and take each up again."""
+    flow, size = flow_of(chain(1_000)), 1_000
+    flow.compile()
+    waited: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(bench.runs + 1):
+            path = Path(folder) / f"{number}.db"
+            await _half(path, flow, size)
+            async with af.Engine(path, durability="process") as engine:
+                begun = time.perf_counter()
+                first: list[float] = []
+
+                def started(happening: Happening, first: list[float] = first) -> None:
+                    if not first:
+                        first.append(time.perf_counter())
+
+                engine.observe(started, kinds="AttemptStarted")
+                await engine.resume("half", flow)
+                if number:
+                    waited.append((first[0] - begun) * 1e3)
+    bench.add("resume to the first start, 500 of 1,000 done", "ms", waited, yardstick=Yardstick(10, 3))
+
+
+async def _half(path: Path, flow: af.Flow[[], int], size: int) -> None:
+    done = 0
+    async with af.Engine(path, durability="process") as engine:
+        run = await engine.start(flow, run_id="half")
+
+        def count(happening: Happening) -> None:
+            nonlocal done
+            done += 1
+            if done == size // 2:
+                run.suspend(grace=0.0)
+
+        engine.observe(count, kinds="AttemptSucceeded", run_id="half")
+        try:
+            await run
+        except af.RunSuspended:
+            return
+    raise RuntimeError("the run was not left half way")
