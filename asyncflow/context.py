@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
-from contextvars import ContextVar
-from typing import Any, Protocol
+import sqlite3
+from collections.abc import Callable, Mapping
+from contextvars import Context as ContextVars
+from contextvars import ContextVar, copy_context
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
+
+import attrs
 
 from asyncflow.errors import AsyncflowError
 
 log = logging.getLogger("asyncflow.task")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@attrs.frozen(eq=False)
+class Transaction:
+    """What ``ctx.transaction()`` made: a call that the journal makes once the body has returned this."""
+
+    fn: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    context: ContextVars
+
+    def __call__(self, connection: sqlite3.Connection) -> Any:
+        """Make the call, with the contextvars of the body that asked for it."""
+        return self.context.run(self.fn, connection, *self.args, **self.kwargs)
 
 
 class Attempt(Protocol):
@@ -31,6 +54,8 @@ class Attempt(Protocol):
     def progress(self, fraction: float, message: str) -> None: ...
 
     def emit(self, name: str, data: dict[str, Any]) -> None: ...
+
+    def transact(self, transaction: Transaction) -> None: ...
 
 
 class Context:
@@ -107,6 +132,37 @@ class Context:
         if type(name) is not str:
             raise TypeError(f"what task {self.path!r} emits is named {name!r:.80}; give a string")
         self._attempt.emit(name, data)
+
+    def transaction(
+        self, fn: Callable[Concatenate[sqlite3.Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """
+        Have *fn* write to the journal's own database file exactly once: ``return ctx.transaction(fn, 7)``.
+
+        Once the body has returned what this returns, ``fn(connection, *args, **kwargs)`` is called in the very commit
+        that records the task's ending, and what it returns is the task's value. Both last, or neither does: after a
+        crash the task has ended and *fn* has had its effect, or the task runs again and *fn* has had none. The same
+        holds for a revert, which may return a transaction too.
+
+        *fn* is a plain function, called in the writer's thread, which writes for nobody else meanwhile: let it be
+        quick, and wait for nothing but its *connection* (a :class:`sqlite3.Connection`). It may be called again after
+        what it wrote was taken back, so all that it does must be on that connection, which it may use for tables of its
+        own (make them there, or beforehand with any connection to the file), but not to commit, roll back or attach.
+        A savepoint inside is fine. What it raises undoes what it wrote, and fails the attempt like an exception of the
+        body; a cancel or a time limit does not reach it.
+
+        An engine without a file has a database in memory for this, which ends with it; *fn* is called on the loop then.
+
+        Raises:
+            TransactionMisuse: The attempt has made one already.
+            TypeError: *fn* cannot be called, or is async.
+        """
+        if not callable(fn) or inspect.iscoroutinefunction(fn):
+            what = "is async" if callable(fn) else "cannot be called"
+            raise TypeError(f"the transaction of task {self.path!r} is given {fn!r:.80}, which {what}; give a function")
+        transaction = Transaction(fn, args, kwargs, copy_context())
+        self._attempt.transact(transaction)
+        return cast("T", transaction)
 
     def __repr__(self) -> str:
         return f"<Context {self.path!r} of run {self.run_id!r}, attempt {self.attempt}>"

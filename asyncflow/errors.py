@@ -241,6 +241,13 @@ class MissingElement(AsyncflowError):
     """A task returned a value without an element that its ``provides`` promises."""
 
 
+class TransactionMisuse(AsyncflowError):
+    """
+    A task did not return the transaction that it had made, or the function in it did what would undo or outlive it:
+    end it, write to the journal's own tables, or change the connection.
+    """
+
+
 class InputUnavailable(AsyncflowError):
     """A task's input comes from a task that was skipped, and there is no default."""
 

@@ -7,6 +7,8 @@ runtime knows these and none of their implementations; ``engine.py`` chooses.
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import Context as ContextVars
 from typing import Any, Protocol
@@ -67,6 +69,10 @@ class Request:
     reason: str
 
 
+Make = Callable[[sqlite3.Connection], tuple[Record, Mapping[str, bytes]]]
+"""Writes what a user wants written with a record, and returns that record and its blobs."""
+
+
 class Journal(Protocol):
     """One run's journal, in the hands of the one engine that owns the run."""
 
@@ -85,6 +91,22 @@ class Journal(Protocol):
         that is done once it does. Appends of one journal become durable in order. Never blocks the loop.
 
         Raises (here, or from the awaitable):
+            RunOvertaken: Another engine has claimed the run, or it was given up; nothing was written.
+            StoreError: It could not be written; nothing was.
+        """
+        ...
+
+    def append_with(self, make: Make) -> asyncio.Future[Record | Failure]:
+        """
+        Call *make* and add the record that it returns, in one transaction: what it wrote lasts with its record, or
+        neither does. Give the record once it lasts as this run's durability promises, or the Failure that *make* ended
+        in; nothing is kept of that, and the journal goes on as if it had not been.
+
+        *make* may be called in any thread, and again after what it wrote was taken back. It can neither end the
+        transaction nor write to the store's own tables. Records are added in the order of these calls; nothing is
+        appended otherwise until all of them are done. The record changes nothing in listings.
+
+        Raises (from the future):
             RunOvertaken: Another engine has claimed the run, or it was given up; nothing was written.
             StoreError: It could not be written; nothing was.
         """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextvars import Context as ContextVars
@@ -11,15 +12,26 @@ from typing import Any, Protocol
 
 from asyncflow import messages as m
 from asyncflow.codec import Codec
-from asyncflow.context import Context, running
-from asyncflow.errors import AttemptAbandoned, MissingElement, StrayCancellation, TaskTimedOut, UnkeepableValue
+from asyncflow.context import Context, Transaction, running
+from asyncflow.errors import (
+    AttemptAbandoned,
+    MissingElement,
+    StrayCancellation,
+    TaskTimedOut,
+    TransactionMisuse,
+    UnkeepableValue,
+)
 from asyncflow.graph.task import Task
 from asyncflow.ids import idempotency_key
 from asyncflow.interfaces import Call, Clock, Executor, Timer, Work
 from asyncflow.outcomes import Cancelled, Failure, Sealed, Success, TimedOut
 from asyncflow.runtime.permits import Claim
+from asyncflow.runtime.transactions import look_for_misuse
 
 log = logging.getLogger("asyncflow.run")
+
+_NEVER_RETRIED = (MissingElement, UnkeepableValue, TransactionMisuse)
+"""What another attempt would end in as well."""
 
 
 class Home(Protocol):
@@ -38,6 +50,12 @@ class Home(Protocol):
 
     def tell(self, event: m.Event) -> None:
         """Take an event that rides on the next record and never causes one; from any thread."""
+        ...
+
+    def commit(
+        self, make: Callable[[sqlite3.Connection], m.Event], settle: Callable[[BaseException | None], None]
+    ) -> None:
+        """Have *make* called in the commit that records the event which it returns; *settle* is told what undid it."""
         ...
 
     def gone(self, actor: Actor) -> None:
@@ -87,6 +105,8 @@ class Actor:
         "_limit",
         "_order",
         "_own_deadline",
+        "_settling",
+        "_transaction",
         "_work",
         "attempt",
         "claim",
@@ -114,6 +134,9 @@ class Actor:
         self._work: Work | None = None  # the body on its way
         self._handle: Callable[[Any, BaseException | None], None] | None = None  # what an ending means
         self._is_lingering = False
+        self._transaction: Transaction | None = None  # the one that the body made, to be returned by it
+        # While the journal commits that: what an ending means if it is taken back.
+        self._settling: Callable[[Any, BaseException | None], None] | None = None
         # Few: a Start or a Revert, behind a body that was abandoned.
         self._inbox: deque[Callable[[], None]] | None = None
         self._own_deadline: float | None = None
@@ -152,6 +175,15 @@ class Actor:
     def emit(self, name: str, data: dict[str, Any]) -> None:
         """Pass something on to observers."""
         self._home.tell(m.Emitted(self.task, name, self._home.codec.seal(data) if self._home.keeps_bytes else data))
+
+    def transact(self, transaction: Transaction) -> None:
+        """Keep *transaction*, which the body is to return; from any thread."""
+        if self._transaction is not None:
+            raise TransactionMisuse(
+                f"task {self.path!r} makes a second transaction in one attempt, and only what it returns is committed; "
+                "do both in one function"
+            )
+        self._transaction = transaction
 
     # --- Commands -----------------------------------------------------------------------------------------------------
 
@@ -229,7 +261,7 @@ class Actor:
         context.run(running.set, self)
         if wants_context:
             args.insert(0, Context(self))
-        self._handle = handle
+        self._handle, self._transaction = handle, None
         try:
             work = self._home.executor(executor).submit(Call(fn, args, kwargs, context, self.path), self._ended)
         except Exception as error:
@@ -252,12 +284,12 @@ class Actor:
         if self._inbox:
             self._home.returns(self)
             self._inbox.popleft()()
-        elif self._work is None and not self._is_lingering:
+        elif self._work is None and not self._is_lingering and self._settling is None:
             self._home.gone(self)
 
     def _attempt_ended(self, value: Any, error: BaseException | None) -> None:
         if error is None:
-            self._succeed(value)
+            self._succeed(value, self._attempt_ended)
         elif isinstance(error, asyncio.CancelledError) and (self._order is not None or self._home.is_going_down()):
             self._gave_way(abandoned=False)
         elif isinstance(error, (KeyboardInterrupt, SystemExit)):
@@ -266,24 +298,32 @@ class Actor:
         else:
             self._fail(error)
 
-    def _succeed(self, value: Any) -> None:
+    def _succeed(self, value: Any, handle: Callable[[Any, BaseException | None], None]) -> None:
+        if self._transaction is not None or type(value) is Transaction:
+            self._commit(value, self._success, handle)
+            return
+        try:
+            success = self._success(value)
+        except (MissingElement, UnkeepableValue) as error:
+            self._fail(error)
+        else:
+            self._home.report(success)
+
+    def _success(self, value: Any) -> m.AttemptSucceeded:
+        """Return the event that keeps *value*, or raise MissingElement or UnkeepableValue; from any thread."""
         declared, home = self.declared, self._home
         if declared.promises and (missing := declared.missing_element(value)) is not None:
             found = f"{type(value).__name__} of {len(value)}" if hasattr(value, "__len__") else type(value).__name__
-            self._fail(
-                MissingElement(f"task {self.path!r} promised to provide {missing!r} and returned a {found} without it"),
-                retriable=False,
+            raise MissingElement(
+                f"task {self.path!r} promised to provide {missing!r} and returned a {found} without it"
             )
-            return
         if home.keeps_bytes:
             try:
                 value = home.codec.seal(value) if declared.checkpoint else Sealed(value=value)
             except UnkeepableValue as error:
                 text = f"task {self.path!r} returned what the journal cannot keep: {error}"
-                unkept = UnkeepableValue(text, type_name=error.type_name, place=error.place)
-                self._fail(unkept, retriable=False)
-                return
-        home.report(m.AttemptSucceeded(self.task, value))
+                raise UnkeepableValue(text, type_name=error.type_name, place=error.place) from error
+        return m.AttemptSucceeded(self.task, value)
 
     def _fail(self, error: BaseException, *, retriable: bool | None = None) -> None:
         if isinstance(error, asyncio.CancelledError):
@@ -292,7 +332,7 @@ class Actor:
             error = stray
         if retriable is None:
             retry = self.declared.retry
-            retriable = retry is not None and retry.matches(error)
+            retriable = retry is not None and not isinstance(error, _NEVER_RETRIED) and retry.matches(error)
         self._home.report(m.AttemptFailed(self.task, Failure(error), retriable))
 
     def _gave_way(self, *, abandoned: bool) -> None:
@@ -318,7 +358,7 @@ class Actor:
         elif isinstance(value, (Cancelled, TimedOut)):
             self._home.report(m.AttemptTimedOut(self.task, False))
         elif isinstance(value, Success):
-            self._succeed(value.value)
+            self._succeed(value.value, self._reconciled)
         else:
             text = (
                 f"the reconcile hook of task {self.path!r} returned a {type(value).__name__}, which is no outcome; "
@@ -329,13 +369,10 @@ class Actor:
     def _revert_ended(self, value: Any, error: BaseException | None) -> None:
         home, declared = self._home, self.declared
         if error is None:
-            if home.keeps_bytes:
-                try:
-                    value = home.codec.seal(value)
-                except UnkeepableValue as unkeepable:
-                    log.warning("what the revert of task %r returned is not kept: %s", self.path, unkeepable)
-                    value = home.codec.seal(None)
-            home.report(m.RevertSucceeded(self.task, value))
+            if self._transaction is not None or type(value) is Transaction:
+                self._commit(value, self._undone, self._revert_ended)
+            else:
+                home.report(self._undone(value))
         elif isinstance(error, (KeyboardInterrupt, SystemExit)):
             home.report(m.AttemptLost(self.task, "suspend"))
             home.interrupted(error)
@@ -352,7 +389,42 @@ class Actor:
                     stray.__cause__ = error
                     error = stray
             retry = declared.revert_retry
-            home.report(m.RevertFailed(self.task, Failure(error), retry is not None and retry.matches(error)))
+            retriable = retry is not None and not isinstance(error, _NEVER_RETRIED) and retry.matches(error)
+            home.report(m.RevertFailed(self.task, Failure(error), retriable))
+
+    def _undone(self, value: Any) -> m.RevertSucceeded:
+        """Return the event that keeps what a revert returned, as far as it can be kept; from any thread."""
+        home = self._home
+        if home.keeps_bytes:
+            try:
+                value = home.codec.seal(value)
+            except UnkeepableValue as unkeepable:
+                log.warning("what the revert of task %r returned is not kept: %s", self.path, unkeepable)
+                value = home.codec.seal(None)
+        return m.RevertSucceeded(self.task, value)
+
+    # --- Transactions -------------------------------------------------------------------------------------------------
+
+    def _commit(
+        self, value: Any, event_of: Callable[[Any], m.Event], handle: Callable[[Any, BaseException | None], None]
+    ) -> None:
+        """Have the transaction that the body returned committed with its ending; the permits are kept until it is."""
+        transaction = self._transaction
+        misuse = look_for_misuse(self.path, self.declared, value, transaction, is_undoing=self.is_undoing)
+        if misuse is not None:
+            handle(None, misuse)
+            return
+        assert transaction is not None
+        self._settling = handle
+        self._home.commit(lambda connection: event_of(transaction(connection)), self._settle)
+
+    def _settle(self, error: BaseException | None) -> None:
+        """Take note that the transaction has been committed, or that *error* has undone it."""
+        handle, self._settling = self._settling, None
+        if error is not None:
+            assert handle is not None
+            handle(None, error)
+        self._home.gone(self)
 
     # --- Time ---------------------------------------------------------------------------------------------------------
 

@@ -21,12 +21,14 @@ from asyncflow import messages as m
 from asyncflow.codec import Codec
 from asyncflow.interfaces import Circumstances, Clock, Executor, Happening, Journal, Timer
 from asyncflow.machine.run import RUN_DEADLINE, RunMachine
+from asyncflow.outcomes import Failure
 from asyncflow.runtime.dispatch import Dispatcher
 from asyncflow.runtime.inbox import Inbox
 from asyncflow.runtime.large import LargeValues
 from asyncflow.runtime.observe import Announcer, Narrator
 from asyncflow.runtime.permits import Pool
 from asyncflow.runtime.stepper import Stepper
+from asyncflow.runtime.transactions import MakeEvent, Settle, Transactions
 from asyncflow.runtime.values import RunValues, circumstances
 from asyncflow.states import RunState
 
@@ -100,6 +102,7 @@ class Supervisor:
         # By task: which body it was, when (by the loop's clock), and what it told.
         self._last_progress: dict[int, tuple[object, float, float]] = {}
         self.large = LargeValues(machine, self.values, journal)
+        self._transactions = Transactions(journal, clock, self.large)
         self._dispatcher = Dispatcher(self, pools)
         # What actors call when their body is gone, or left behind.
         self.gone, self.lingers = self._dispatcher.gone, self._dispatcher.lingers
@@ -208,6 +211,11 @@ class Supervisor:
         self._last_progress[task] = (body, now, event.fraction)
         return False
 
+    def commit(self, make: MakeEvent, settle: Settle) -> None:
+        """Have *make* called in the commit that records the event which it returns; *settle* is told what undid it."""
+        self._transactions.add(make, settle)
+        self.inbox.wake()
+
     def deadline_of(self, task: int) -> float | None:
         """Return the nearest deadline around *task*."""
         return self.machine.deadline_of(task)
@@ -284,7 +292,9 @@ class Supervisor:
                     rest_at = loop.time() + SECONDS_A_TURN
             if self._is_over:
                 return
-            if not has_more and not inbox and not self._dispatcher.released:
+            if self._transactions:
+                await self._commit()
+            elif not has_more and not inbox and not self._dispatcher.released:
                 await inbox.wait()
                 rest_at = loop.time() + SECONDS_A_TURN
             elif loop.time() > rest_at:
@@ -308,12 +318,15 @@ class Supervisor:
         self.grace = 0.0
         if self.stepper is not None:
             self.stepper.set_free()
-        if self.machine.suspend_reason is None:
-            # Before all that is in the inbox: bodies that the loop itself has cancelled are not to be started again.
-            self._take_in(m.SuspendRequested("the event loop is closing", recover=True))
-        else:
-            self._dispatcher.stop_bodies()
         try:
+            if self._transactions:
+                await self._commit()  # what is on its way comes before all else that is recorded
+            if self.machine.suspend_reason is None:
+                # Before all that is in the inbox: bodies that the loop itself has cancelled are not to be started
+                # again.
+                self._take_in(m.SuspendRequested("the event loop is closing", recover=True))
+            else:
+                self._dispatcher.stop_bodies()
             await self._turns()
         except asyncio.CancelledError:
             log.warning(
@@ -370,6 +383,17 @@ class Supervisor:
     def wake(self) -> None:
         """Have another turn soon, whatever the inbox holds."""
         self.inbox.wake()
+
+    async def _commit(self) -> None:
+        """Take what the journal recorded of transactions, each with what its function wrote."""
+        for written, settle in await self._transactions.commit():
+            if isinstance(written, Failure):
+                settle(written.exception)
+                continue
+            for event in written.events:
+                self.machine.apply(event)
+            self._appended(written.at, written.events, 0)
+            settle(None)
 
     def _is_timely(self, event: m.Event) -> bool:
         # Requests come from outside and may be late; what an actor reports never is.

@@ -10,14 +10,17 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import aiosqlite
 
-from asyncflow.errors import NotAJournal, StoreError
+from asyncflow.errors import NotAJournal, StoreError, TransactionMisuse
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 PATIENCE = 20.0
 """Seconds that a statement waits for other processes before it gives up."""
@@ -37,6 +40,18 @@ _IN_PLAIN_WORDS = {
     sqlite3.SQLITE_CORRUPT: "the file is damaged ({error}); restore it from a backup",
     sqlite3.SQLITE_TOOBIG: "a value is larger than SQLite can keep; return a reference to it instead",
 }
+
+
+class LendableConnection(sqlite3.Connection):
+    """A connection that does not close while it is lent."""
+
+    is_lent = False
+
+    def close(self) -> None:
+        """Close it, unless it is lent."""
+        if self.is_lent:
+            raise TransactionMisuse("a transaction cannot close the connection, which is the engine's; leave it open")
+        super().close()
 
 
 class Database:
@@ -78,13 +93,36 @@ class Database:
         Raises:
             StoreError: It could not be run, and changed nothing.
         """
+
+        # One trip to the thread; it has fetched everything when it comes back, so no cursor is ever held.
+        async def fetch() -> list[Row]:
+            return cast("list[Row]", await self._connection.execute_fetchall(sql, parameters))
+
+        return await self._patiently(fetch)
+
+    async def call(self, fn: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """
+        Call *fn* in the connection's thread, with the connection, and again if it finds the file locked.
+
+        Raises:
+            StoreError: It raised an error of SQLite's. Anything else that it raises goes on as it is.
+        """
+
+        # What aiosqlite runs its own methods by, for which it has no public name.
+        async def call() -> T:
+            connection: Any = self._connection
+            done: T = await connection._execute(fn, connection._conn, *args, **kwargs)
+            return done
+
+        return await self._patiently(call)
+
+    async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
         give_up_at: float | None = None
         while True:
             if self._is_closed:
                 raise StoreError(f"journal {self.shown!r} is closed", path=self.shown)
             try:
-                # One trip to the thread; it has fetched everything when it comes back, so no cursor is ever held.
-                return cast("list[Row]", await self._connection.execute_fetchall(sql, parameters))
+                return await ask()
             except sqlite3.Error as error:
                 loop = asyncio.get_running_loop()
                 if give_up_at is None:
@@ -95,6 +133,10 @@ class Database:
             except (OverflowError, UnicodeError) as error:
                 raise _plain(error, self.shown) from error
             await asyncio.sleep(_PAUSE)
+
+    def explain(self, error: BaseException) -> StoreError:
+        """Return an error of SQLite's in plain words."""
+        return _plain(error, self.shown)
 
     def transaction(self) -> _Transaction:
         """Return a block whose statements are one: all of them last when it is left, or none if it raises."""
@@ -149,7 +191,11 @@ def _connection(address: str) -> aiosqlite.Connection:
     made: list[aiosqlite.Connection] = []
 
     def make() -> None:
-        made.append(aiosqlite.connect(address, uri=True, isolation_level=None, timeout=_BUSY_TIMEOUT))
+        made.append(
+            aiosqlite.connect(
+                address, uri=True, isolation_level=None, timeout=_BUSY_TIMEOUT, factory=LendableConnection
+            )
+        )
 
     maker = threading.Thread(target=make, daemon=True)
     maker.start()

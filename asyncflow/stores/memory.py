@@ -7,13 +7,18 @@ give their value again.
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from asyncflow.errors import RunBusy, RunExists, RunNotFound, RunOvertaken, StoreError
-from asyncflow.interfaces import NewRun, Request, RunInfo
+from asyncflow.interfaces import Make, NewRun, Request, RunInfo
 from asyncflow.messages import Record
+from asyncflow.outcomes import Failure
 from asyncflow.states import RunState
+from asyncflow.stores.database import LendableConnection
+from asyncflow.stores.loan import end_loans, lent
 
 
 class _Shelf:
@@ -55,6 +60,30 @@ class MemoryJournal:
         if blobs:
             self._shelf.blobs.update(blobs)
 
+    def append_with(self, make: Make) -> asyncio.Future[Record | Failure]:
+        """Call *make* with a database in memory, here and now, and add the record that it returns."""
+        made: asyncio.Future[Record | Failure] = asyncio.get_running_loop().create_future()
+        if self._shelf.owner is not self:
+            made.set_exception(self._given_up())
+            return made
+        connection = self._store.database()
+        connection.execute("BEGIN")
+        try:
+            with lent(connection):
+                record, blobs = make(connection)
+            connection.execute("COMMIT")
+        except BaseException as error:
+            made.set_result(Failure(error))
+        else:
+            self._add(record)
+            self._shelf.blobs.update(blobs)
+            made.set_result(record)
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            end_loans(connection)
+        return made
+
     async def records(self) -> list[Record]:
         """Return every record, in order."""
         return list(self._shelf.records)
@@ -71,7 +100,10 @@ class MemoryJournal:
             self._store.released(self._shelf)
 
     def _refuse(self, record: Record) -> NoReturn:
-        raise RunOvertaken(
+        raise self._given_up()
+
+    def _given_up(self) -> RunOvertaken:
+        return RunOvertaken(
             f"run {self.run_id!r} was given up by the engine that appends to it; resume it to go on", run_id=self.run_id
         )
 
@@ -101,6 +133,8 @@ class MemoryStore:
         self._ended: dict[str, None] = {}
         self._plans: dict[str, Callable[[], bytes]] = {}
         self._requests: list[Request] = []
+        # For transactions; made for the first of them.
+        self._database: LendableConnection | None = None
 
     async def open(self) -> None:
         """Do nothing: memory is always ready."""
@@ -110,6 +144,15 @@ class MemoryStore:
         for shelf in list(self._shelves.values()):
             if shelf.owner is not None:
                 await shelf.owner.release()
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+    def database(self) -> LendableConnection:
+        """Return the database in memory that transactions write to; it ends with the store."""
+        if self._database is None:
+            self._database = sqlite3.connect(":memory:", isolation_level=None, factory=LendableConnection)
+        return self._database
 
     async def create(
         self, run: NewRun, plan: Callable[[], bytes], first: Record, blobs: Mapping[str, bytes]

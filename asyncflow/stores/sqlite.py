@@ -22,8 +22,9 @@ from typing import TypeVar
 
 from asyncflow.codec import Codec
 from asyncflow.errors import CorruptRecord, RunBusy, RunOvertaken, StoreError
-from asyncflow.interfaces import NewRun, Request, RunInfo
+from asyncflow.interfaces import Make, NewRun, Request, RunInfo
 from asyncflow.messages import Record
+from asyncflow.outcomes import Failure
 from asyncflow.states import RunState
 from asyncflow.stores import owners, schema
 from asyncflow.stores.database import Database, Row
@@ -61,6 +62,10 @@ class SqliteJournal:
     def append(self, record: Record, blobs: Mapping[str, bytes], state: RunState) -> asyncio.Future[None] | None:
         """Add *record*; return None for a lazy run, else a future that is done once it is durable."""
         return self._writer.append(self._line, self._codec.encode_record(record), record.at, state, blobs)
+
+    def append_with(self, make: Make) -> asyncio.Future[Record | Failure]:
+        """Add the record that *make* returns, in the commit in which it is called."""
+        return self._writer.append_with(self._line, make, self._codec.encode_record)
 
     async def records(self) -> list[Record]:
         """Return every record that is durable, in order, checked; raise CorruptRecord where one is not as written."""

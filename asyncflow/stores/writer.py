@@ -10,17 +10,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from asyncflow.codec import checksum
 from asyncflow.errors import AsyncflowError, RunExists, RunOvertaken, StoreError
-from asyncflow.interfaces import NewRun
+from asyncflow.interfaces import Make, NewRun
+from asyncflow.messages import Record
+from asyncflow.outcomes import Failure
 from asyncflow.states import RunState
 from asyncflow.stores.database import Database
 from asyncflow.stores.errand import send_on_errand
 from asyncflow.stores.line import Append, Line, seal
+from asyncflow.stores.transactions import KEEP_BLOB, USE_BLOB, JointAppend, Kept, Overtaken, Result, commit
 
 T = TypeVar("T")
 
@@ -34,6 +38,8 @@ _BATCH_ROWS = 256
 _BATCH_BYTES = 8 << 20
 # From here on a lazy append waits like any other: memory is not where a slow disk should be made up for.
 _BACKLOG_BYTES = 32 << 20
+# Fewer, since others wait while their functions run.
+_BATCH_FUNCTIONS = 64
 # SQLite keeps a billion bytes at most.
 _LARGEST_BYTES = 900_000_000
 # What an append weighs besides its bytes.
@@ -61,6 +67,7 @@ class Writer:
         # Whether the lazy ones are due.
         self._is_due = False
         self._lazy_timer: asyncio.TimerHandle | None = None
+        self._joint: list[JointAppend] = []
         self._errands: deque[Callable[[], Awaitable[None]]] = deque()
         # Lives while there is something to do. It starts in the turn of the loop after the one that asks for it, so
         # what several runs append in one turn is one batch.
@@ -101,6 +108,15 @@ class Writer:
         waiter: asyncio.Future[None] = self._loop.create_future()
         line.next = 1
         self._put(Append(line, 0, at, body, None, blobs, size_bytes, waiter, new, plan))
+        return waiter
+
+    def append_with(
+        self, line: Line, make: Make, encode: Callable[[Record], bytes]
+    ) -> asyncio.Future[Record | Failure]:
+        """Take one record that *make* makes in the commit that keeps it; the future has it, or how *make* failed."""
+        waiter: asyncio.Future[Record | Failure] = self._loop.create_future()
+        self._joint.append(JointAppend(line, make, encode, waiter))
+        self._begin()
         return waiter
 
     async def settle(self, line: Line) -> None:
@@ -163,7 +179,7 @@ class Writer:
             self._lazy_timer = self._loop.call_later(LAZY_DELAY, self.hurry)
 
     def _begin(self) -> None:
-        if self._working is None and (self._pending or self._errands):
+        if self._working is None and (self._pending or self._errands or self._joint):
             self._working = send_on_errand(self._work())
 
     async def _work(self) -> None:
@@ -171,13 +187,15 @@ class Writer:
             self._lazy_timer.cancel()
             self._lazy_timer = None
         try:
-            while self._errands or self._urgent or (self._is_due and self._pending):
+            while self._errands or self._joint or self._urgent or (self._is_due and self._pending):
                 if self._errands:
                     await self._errands.popleft()()
                 # Lazy ones go along in their place in the order.
                 batch = self._take()
                 if batch:
                     await self._commit(batch)
+                if self._joint:
+                    await self._commit_joint()
                 if self._log_bytes > CHECKPOINT_BYTES:
                     # Where it fails it is tried again 4 MiB later; what was appended is safe in the log.
                     with contextlib.suppress(StoreError):
@@ -229,6 +247,44 @@ class Writer:
                 append.waiter.set_result(None)
             if append.watcher is not None:
                 append.watcher.set_result(None)
+
+    async def _commit_joint(self) -> None:
+        """Commit what is made in its own commit, as far as what was appended before it is settled."""
+        batch: list[JointAppend] = []
+        waiting: list[JointAppend] = []
+        for append in self._joint:
+            if append.line.error is not None:
+                _answer(append, append.line.refusal())
+            else:
+                (batch if append.is_next and len(batch) < _BATCH_FUNCTIONS else waiting).append(append)
+        self._joint = waiting
+        if not batch:
+            return
+        results: Mapping[JointAppend, Result]
+        try:
+            await self._sync(any(append.line.durability == "full" for append in batch))
+            results, changes = await commit(self._database, batch)
+        except Exception as error:
+            results, changes = dict.fromkeys(batch, error), 0
+        # A guess at how much the log has grown: a page for each row.
+        self._log_bytes += _COMMIT_BYTES + _PAGE_BYTES * (changes + len(batch))
+        for append in batch:
+            line, result = append.line, results[append]
+            if isinstance(result, Kept):
+                line.next += 1
+                self._log_bytes += result.size_bytes
+                _answer(append, result.record)
+            elif isinstance(result, Failure):
+                _answer(append, result)
+            else:
+                if line.error is None:
+                    line.error = self._reason(line, result)
+                _answer(append, line.refusal())
+
+    def _reason(self, line: Line, error: Exception) -> AsyncflowError:
+        if isinstance(error, Overtaken):
+            return self._overtaken(line.run_id)
+        return self._database.explain(error) if isinstance(error, sqlite3.Error) else _as_store_error(error, self._path)
 
     async def _write(self, batch: list[Append]) -> dict[Append, AsyncflowError]:
         """Write a batch, all or nothing but for appends that do not fit what is there; return why those do not."""
@@ -290,13 +346,8 @@ class Writer:
 
     async def _keep_blobs(self, append: Append) -> None:
         for digest, body in append.blobs.items():
-            await self._database.fetch(
-                "INSERT INTO blobs(digest, body) VALUES (?, ?) ON CONFLICT DO NOTHING", (digest, body)
-            )
-            await self._database.fetch(
-                "INSERT INTO uses(run, blob) SELECT ?, key FROM blobs WHERE digest = ? ON CONFLICT DO NOTHING",
-                (append.line.key, digest),
-            )
+            await self._database.fetch(KEEP_BLOB, (digest, body))
+            await self._database.fetch(USE_BLOB, (append.line.key, digest))
 
     async def _sync(self, is_synced: bool) -> None:
         """Let commits from here on wait for the disk, or not."""
@@ -372,6 +423,17 @@ def _multiple(template: str, columns: int, count: int) -> tuple[str, list[None]]
         row = f"({', '.join('?' * columns)})"
         sql = _statements[template, rows] = template.format(rows=", ".join([row] * rows))
     return sql, [None] * ((rows - count) * columns)
+
+
+def _answer(append: JointAppend, answer: Record | Failure | AsyncflowError) -> None:
+    waiter = append.waiter
+    if waiter.done():
+        return  # cancelled: nobody waits any more
+    if isinstance(answer, AsyncflowError):
+        waiter.set_exception(answer)
+        waiter.exception()  # the line keeps the error, so a waiter that nobody awaits hides nothing
+    else:
+        waiter.set_result(answer)
 
 
 async def keep_plan(database: Database, digest: str, body: bytes) -> None:

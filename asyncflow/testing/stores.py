@@ -21,14 +21,26 @@ Over 500 lines because it is one list of promises, and who writes a store reads 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
+import sqlite3
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from asyncflow import messages as m
 from asyncflow.codec.records import digest_of
-from asyncflow.errors import AsyncflowError, RunBusy, RunExists, RunNotFound, RunOvertaken, StoreError
-from asyncflow.interfaces import Journal, NewRun, Request, Store
+from asyncflow.errors import (
+    AsyncflowError,
+    RunBusy,
+    RunExists,
+    RunNotFound,
+    RunOvertaken,
+    StoreError,
+    TransactionMisuse,
+)
+from asyncflow.interfaces import Journal, Make, NewRun, Request, Store
+from asyncflow.outcomes import Failure
 from asyncflow.states import RunState
 
 E = TypeVar("E", bound=AsyncflowError)
@@ -208,6 +220,144 @@ async def large_values_are_kept_beside_the_records(make: StoreFactory) -> None:
         await _raised(StoreError, lambda: store.read_blob("00" * 16))
         assert await journal.records() == [_first("a"), _note(1)]
         assert await other.records() == [_first("b"), _note(1)]
+
+
+# --- Records that are made in their own commit ----------------------------------------------------------------------
+
+
+@_for_every_store
+async def a_record_lasts_with_what_is_written_beside_it(make: StoreFactory) -> None:
+    """This is what exactly once is made of: an effect and the record of it, both or neither."""
+    body = b"\x01" * 100_000
+    blobs = {digest_of(body): body}
+    async with _opened(make) as store:
+        for level in LEVELS:
+            journal = await _create(store, level, durability=level)
+            early = journal.append(_note(1), {}, RunState.RUNNING)
+            made = await journal.append_with(_writing(level, _note(2), blobs))
+            assert made == _note(2)
+            if early is not None:
+                await early
+            await _append(journal, _note(3))
+            await journal.release()
+            assert await store.read(level) == [_first(level), _note(1), _note(2), _note(3)]
+            assert await store.read_blob(digest_of(body)) == body
+            assert await _written(store) == [level]
+
+
+@_for_every_store
+async def what_raises_takes_back_its_own_writes_alone(make: StoreFactory) -> None:
+    """A failing function is one task's failure; other tasks and other runs must not hear of it."""
+    broken = ZeroDivisionError("broken")
+
+    def breaking(connection: sqlite3.Connection) -> NoReturn:
+        _write(connection, "broken")
+        raise broken
+
+    async with _opened(make) as store:
+        journals = [await _create(store, f"run-{which}", durability=LEVELS[which % 3]) for which in range(6)]
+        pending = []
+        for number in (1, 2, 3):
+            for journal in journals:
+                pending.append(journal.append_with(_writing(f"{journal.run_id} {number}", _note(number))))
+                pending.append(journal.append_with(breaking))
+        answers = await asyncio.gather(*pending)
+        for made, failed in zip(answers[::2], answers[1::2], strict=True):
+            assert isinstance(made, m.Record) and isinstance(failed, Failure) and failed.exception is broken
+        for journal in journals:
+            await _append(journal, _note(4))
+            await journal.release()
+            assert await store.read(journal.run_id) == [_first(journal.run_id), *map(_note, range(1, 5))]
+        assert await _written(store) == sorted(
+            f"{journal.run_id} {number}" for journal in journals for number in (1, 2, 3)
+        )
+
+
+@_for_every_store
+async def nobody_ends_the_transaction_but_the_store(make: StoreFactory) -> None:
+    """What was committed in the middle would stay although the attempt failed, and happen again with the next."""
+
+    def rolls_back(connection: sqlite3.Connection) -> None:
+        connection.execute("CREATE TABLE once(x UNIQUE)")
+        connection.execute("INSERT INTO once VALUES (1)")
+        with contextlib.suppress(sqlite3.IntegrityError):
+            connection.execute("INSERT OR ROLLBACK INTO once VALUES (1)")
+
+    def goes_on(connection: sqlite3.Connection) -> None:
+        rolls_back(connection)
+        _write(connection, "outside of any transaction")
+
+    acts: list[Callable[[sqlite3.Connection], object]] = [
+        *(functools.partial(_execute, sql) for sql in ("COMMIT", "END", "ROLLBACK", "BEGIN", "ATTACH '' AS other")),
+        *(functools.partial(_execute, f"PRAGMA {name}") for name in ("synchronous = OFF", "journal_mode = DELETE")),
+        lambda connection: connection.commit(),
+        lambda connection: connection.rollback(),
+        lambda connection: connection.executescript("SELECT 1"),
+        lambda connection: connection.__exit__(None, None, None),
+        lambda connection: connection.close(),
+        lambda connection: setattr(connection, "isolation_level", None),
+        rolls_back,
+        goes_on,
+    ]
+    async with _opened(make) as store:
+        journal, beside = await _create(store, "a"), await _create(store, "b")
+        for number, act in enumerate(acts, start=1):
+            answers = await asyncio.gather(
+                beside.append_with(_writing(f"b {2 * number}", _note(2 * number))),
+                journal.append_with(_writing("never", _note(number), first=act)),
+                beside.append_with(_writing(f"b {2 * number + 1}", _note(2 * number + 1))),
+            )
+            assert isinstance(answers[1], Failure), number
+            assert type(answers[1].exception) is TransactionMisuse, (number, answers[1])
+        assert await journal.records() == [_first("a")]
+        assert await beside.records() == [_first("b"), *map(_note, range(2, 2 * len(acts) + 2))]
+        assert "never" not in await _written(store)
+
+
+@_for_every_store
+async def a_function_leaves_the_connection_as_it_was(make: StoreFactory) -> None:
+    """The next function, and the store itself, must not read rows in a form that someone else has chosen."""
+
+    def chooses(connection: sqlite3.Connection) -> None:
+        connection.row_factory, connection.text_factory = sqlite3.Row, bytes
+        connection.execute("SAVEPOINT mine")
+        _write(connection, "taken back")
+        connection.execute("ROLLBACK TO mine")
+
+    async with _opened(make) as store:
+        journal = await _create(store, "a")
+        assert await journal.append_with(_writing("a", _note(1), first=chooses)) == _note(1)
+        assert await journal.append_with(_writing("b", _note(2))) == _note(2)
+        assert await _written(store) == ["a", "b"]
+
+
+@_for_every_store
+async def who_was_given_up_writes_nothing_beside(make: StoreFactory) -> None:
+    """An engine that was overtaken would otherwise have its effect a second time."""
+
+    def refuse(connection: sqlite3.Connection) -> NoReturn:
+        raise AssertionError("a function is not called for a run that is another's")
+
+    async with _opened(make) as store:
+        old = await _create(store, "a")
+        await old.release()
+        await _raised(RunOvertaken, lambda: old.append_with(refuse))
+        new = await store.claim("a")
+        await _raised(RunOvertaken, lambda: old.append_with(refuse))
+        assert await new.append_with(_writing("new", _note(1))) == _note(1)
+        assert await new.records() == [_first("a"), _note(1)]
+
+
+@_for_every_store
+async def cancelling_who_waits_for_a_transaction_loses_nothing(make: StoreFactory) -> None:
+    """It is on its way: whoever asked is gone, and what it wrote lasts with its record all the same."""
+    async with _opened(make) as store:
+        journal = await _create(store, "a")
+        waiting = journal.append_with(_writing("a", _note(1)))
+        waiting.cancel()
+        await journal.append_with(_writing("b", _note(2)))
+        assert await journal.records() == [_first("a"), _note(1), _note(2)]
+        assert await _written(store) == ["a", "b"]
 
 
 # --- Owning ---------------------------------------------------------------------------------------------------------
@@ -518,6 +668,47 @@ async def _append(
     pending = journal.append(record, blobs or {}, state)
     if pending is not None:
         await pending
+
+
+def _write(connection: sqlite3.Connection, text: str) -> None:
+    connection.execute("CREATE TABLE IF NOT EXISTS written(text)")
+    connection.execute("INSERT INTO written VALUES (?)", (text,))
+
+
+def _execute(sql: str, connection: sqlite3.Connection) -> object:
+    return connection.execute(sql)
+
+
+def _writing(
+    text: str,
+    record: m.Record,
+    blobs: Mapping[str, bytes] | None = None,
+    *,
+    first: Callable[[sqlite3.Connection], object] | None = None,
+) -> Make:
+    """Return what does *first*, writes *text* and makes *record*."""
+
+    def make(connection: sqlite3.Connection) -> tuple[m.Record, Mapping[str, bytes]]:
+        if first is not None:
+            first(connection)
+        _write(connection, text)
+        return record, blobs or {}
+
+    return make
+
+
+async def _written(store: Store) -> list[str]:
+    """Return all that was written in transactions that were kept, in order, and forget it."""
+    found: list[str] = []
+
+    def look(connection: sqlite3.Connection) -> tuple[m.Record, Mapping[str, bytes]]:
+        found.extend(text for (text,) in connection.execute("DELETE FROM written RETURNING text"))
+        return m.Record(0.0, []), {}
+
+    journal = await _create(store, f"look-{len(await store.runs())}")
+    await journal.append_with(look)
+    await journal.release()
+    return sorted(found)
 
 
 async def _raised(kind: type[E], act: Callable[[], Awaitable[object]]) -> E:

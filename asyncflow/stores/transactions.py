@@ -1,0 +1,139 @@
+"""
+Records that are made in the commit that keeps them, with what a function of the user's writes beside them.
+
+Each is in a savepoint of its own, which holds the function's writes and the record, so that one that fails is taken
+back alone. Several share a commit, and none shares one with ordinary appends: whatever a function does, it cannot lose
+what another run has appended. A process that dies leaves all of a commit or nothing, since SQLite does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from typing import TypeGuard
+
+import attrs
+
+from asyncflow.interfaces import Make
+from asyncflow.messages import Record
+from asyncflow.outcomes import Failure
+from asyncflow.stores.database import Database
+from asyncflow.stores.line import Line, seal
+from asyncflow.stores.loan import SAVEPOINT, end_loans, lent
+
+KEEP_BLOB = "INSERT INTO blobs(digest, body) VALUES (?, ?) ON CONFLICT DO NOTHING"
+USE_BLOB = "INSERT INTO uses(run, blob) SELECT ?, key FROM blobs WHERE digest = ? ON CONFLICT DO NOTHING"
+
+_KEEP_RECORD = "INSERT INTO records(run, number, at, body, checksum, state) VALUES (?, ?, ?, ?, ?, NULL)"
+
+# Whoever raised these, the file is in trouble: the run stops and can be resumed, instead of failing.
+_TROUBLE = frozenset((sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB))
+
+
+class Overtaken(Exception):
+    """The run has another epoch than the one under which it was claimed."""
+
+
+class Interrupted(Exception):
+    """All that shared a transaction has been rolled back, because of one; the others are to be done again."""
+
+    def __init__(self, culprit: JointAppend, result: Result) -> None:
+        super().__init__()
+        self.culprit = culprit
+        self.result = result
+
+
+@attrs.define(eq=False)
+class JointAppend:
+    """A record to be made in its own commit. ``waiter`` is whose who appends, and may be cancelled."""
+
+    line: Line
+    make: Make
+    encode: Callable[[Record], bytes]
+    waiter: asyncio.Future[Record | Failure]
+
+    @property
+    def is_next(self) -> bool:
+        """Whether all that was appended to the run before is in the file, or was refused."""
+        return self.line.last is None or self.line.last.is_settled
+
+
+@attrs.frozen
+class Kept:
+    """A record that was kept, and how many bytes it has with its blobs."""
+
+    record: Record
+    size_bytes: int
+
+
+Result = Kept | Failure | Exception
+"""A record that was kept, the failure in which the function ended, or why the run cannot go on."""
+
+
+async def commit(database: Database, batch: list[JointAppend]) -> tuple[dict[JointAppend, Result], int]:
+    """
+    Make and keep a record of each in *batch*; return the result of each, and how many rows were changed in all.
+
+    Raises:
+        StoreError: None of it was kept.
+    """
+    results: dict[JointAppend, Result] = {}
+    left = list(batch)
+    while True:
+        try:
+            return results, await database.call(_keep, left, results)
+        except Interrupted as interrupted:
+            results[interrupted.culprit] = interrupted.result
+            left.remove(interrupted.culprit)
+
+
+def _keep(connection: sqlite3.Connection, batch: list[JointAppend], results: dict[JointAppend, Result]) -> int:
+    """Do what :func:`commit` does, in the connection's thread; it may be called again if it raises."""
+    before = connection.total_changes
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        numbers: dict[Line, int] = {}
+        for append in batch:
+            number = numbers.get(append.line, append.line.next)
+            results[append] = result = _keep_one(connection, append, number)
+            numbers[append.line] = number + isinstance(result, Kept)
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        end_loans(connection)
+    return connection.total_changes - before
+
+
+def _keep_one(connection: sqlite3.Connection, append: JointAppend, number: int) -> Result:
+    key, epoch = append.line.key, append.line.epoch
+    # Looked at first: a function is not called for a run that is another's by now.
+    if not connection.execute("SELECT 1 FROM runs WHERE key = ? AND epoch = ?", (key, epoch)).fetchall():
+        return Overtaken()
+    connection.execute(f"SAVEPOINT {SAVEPOINT}")
+    try:
+        with lent(connection):
+            record, blobs = append.make(connection)
+    except BaseException as error:
+        if _is_trouble(error):
+            raise Interrupted(append, error) from error
+        if not connection.in_transaction:
+            raise Interrupted(append, Failure(error)) from error
+        connection.execute(f"ROLLBACK TO {SAVEPOINT}")
+        connection.execute(f"RELEASE {SAVEPOINT}")
+        return Failure(error)
+    body = append.encode(record)
+    try:
+        connection.execute(_KEEP_RECORD, (key, number, record.at, body, seal(key, number, body)))
+        for digest, blob in blobs.items():
+            connection.execute(KEEP_BLOB, (digest, blob))
+            connection.execute(USE_BLOB, (key, digest))
+        connection.execute(f"RELEASE {SAVEPOINT}")
+    except sqlite3.Error as error:
+        raise Interrupted(append, error) from error
+    return Kept(record, len(body) + sum(map(len, blobs.values())))
+
+
+def _is_trouble(error: BaseException) -> TypeGuard[sqlite3.Error]:
+    return isinstance(error, sqlite3.Error) and (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _TROUBLE
