@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 from asyncflow.errors import TransactionMisuse
@@ -46,7 +46,7 @@ _TELLING = frozenset(
 
 
 @contextlib.contextmanager
-def lent(connection: sqlite3.Connection) -> Iterator[None]:
+def lent(connection: sqlite3.Connection) -> Generator[None, None, None]:
     """
     Let a function of the user's have *connection*, which is in a savepoint of this name, for the time of a block.
 
