@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Mapping
 from typing import Any, TypeVar, assert_type
 
@@ -134,6 +135,22 @@ def wrong(order_id: int) -> Receipt:
 
 
 load.with_options(on_crash="ignore")  # E
+
+
+def enter(connection: sqlite3.Connection, total: float, *, note: str = "") -> int:
+    return 1
+
+
+@task
+async def book(ctx: Context, total: float) -> int:
+    return ctx.transaction(enter, total, note="paid")
+
+
+@task
+async def misbook(ctx: Context, total: float) -> str:
+    ctx.transaction(enter, "a lot")  # E
+    ctx.transaction(enter)  # E
+    return ctx.transaction(enter, total)  # E
 
 
 class Reserve(Task):
