@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
+import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -43,13 +44,44 @@ _IN_PLAIN_WORDS = {
 
 
 class LendableConnection(sqlite3.Connection):
-    """A connection that does not close while it is lent."""
+    """
+    A connection that does not close while it is lent, and whose borrower leaves no open cursor behind.
 
-    is_lent = False
+    One that is kept, or returned, would hold on to what it reads: nothing could be copied out of the log any more, and
+    once another process has written, nothing could be written here.
+    """
+
+    # Those of the borrower, if it is lent; a cursor that is dropped closes itself.
+    _cursors: weakref.WeakSet[sqlite3.Cursor] | None = None
+
+    def lend(self) -> None:
+        """Be lent from here on."""
+        self._cursors = weakref.WeakSet()
+
+    def take_back(self) -> None:
+        """Be lent no more, and close what the borrower has left open."""
+        cursors, self._cursors = self._cursors or (), None
+        for cursor in cursors:
+            cursor.close()
+
+    def cursor(self, factory: Any = sqlite3.Cursor) -> Any:
+        """Make a cursor."""
+        cursor = super().cursor(factory)
+        if self._cursors is not None:
+            self._cursors.add(cursor)
+        return cursor
+
+    def execute(self, *args: Any) -> sqlite3.Cursor:
+        """Run one statement."""
+        return super().execute(*args) if self._cursors is None else self.cursor().execute(*args)
+
+    def executemany(self, *args: Any) -> sqlite3.Cursor:
+        """Run one statement with each of several parameters."""
+        return super().executemany(*args) if self._cursors is None else self.cursor().executemany(*args)
 
     def close(self) -> None:
         """Close it, unless it is lent."""
-        if self.is_lent:
+        if self._cursors is not None:
             raise TransactionMisuse("a transaction cannot close the connection, which is the engine's; leave it open")
         super().close()
 
@@ -100,7 +132,7 @@ class Database:
 
         return await self._patiently(fetch)
 
-    async def call(self, fn: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def call(self, fn: Callable[Concatenate[LendableConnection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """
         Call *fn* in the connection's thread, with the connection, and again if it finds the file locked.
 

@@ -46,7 +46,7 @@ _TELLING = frozenset(
 
 
 @contextlib.contextmanager
-def lent(connection: sqlite3.Connection) -> Generator[None, None, None]:
+def lent(connection: LendableConnection) -> Generator[None, None, None]:
     """
     Let a function of the user's have *connection*, which is in a savepoint of this name, for the time of a block.
 
@@ -59,8 +59,7 @@ def lent(connection: sqlite3.Connection) -> Generator[None, None, None]:
     # guard refuses that, so nothing can be written outside of it.
     connection.isolation_level = "IMMEDIATE"
     connection.set_authorizer(guard)
-    if isinstance(connection, LendableConnection):
-        connection.is_lent = True
+    connection.lend()
     try:
         yield
     except sqlite3.DatabaseError as error:
@@ -69,8 +68,7 @@ def lent(connection: sqlite3.Connection) -> Generator[None, None, None]:
             raise TransactionMisuse(guard.refusal) from error
         raise
     finally:
-        if isinstance(connection, LendableConnection):
-            connection.is_lent = False
+        connection.take_back()
         connection.set_authorizer(None)
         connection.row_factory, connection.text_factory = rows, text
     if not connection.in_transaction:

@@ -18,7 +18,7 @@ import attrs
 from asyncflow.interfaces import Make
 from asyncflow.messages import Record
 from asyncflow.outcomes import Failure
-from asyncflow.stores.database import Database
+from asyncflow.stores.database import Database, LendableConnection
 from asyncflow.stores.line import Line, seal
 from asyncflow.stores.loan import SAVEPOINT, end_loans, lent
 
@@ -88,7 +88,7 @@ async def commit(database: Database, batch: list[JointAppend]) -> tuple[dict[Joi
             left.remove(interrupted.culprit)
 
 
-def _keep(connection: sqlite3.Connection, batch: list[JointAppend], results: dict[JointAppend, Result]) -> int:
+def _keep(connection: LendableConnection, batch: list[JointAppend], results: dict[JointAppend, Result]) -> int:
     """Do what :func:`commit` does, in the connection's thread; it may be called again if it raises."""
     before = connection.total_changes
     connection.execute("BEGIN IMMEDIATE")
@@ -106,7 +106,7 @@ def _keep(connection: sqlite3.Connection, batch: list[JointAppend], results: dic
     return connection.total_changes - before
 
 
-def _keep_one(connection: sqlite3.Connection, append: JointAppend, number: int) -> Result:
+def _keep_one(connection: LendableConnection, append: JointAppend, number: int) -> Result:
     key, epoch = append.line.key, append.line.epoch
     # Looked at first: a function is not called for a run that is another's by now.
     if not connection.execute("SELECT 1 FROM runs WHERE key = ? AND epoch = ?", (key, epoch)).fetchall():

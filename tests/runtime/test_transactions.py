@@ -685,6 +685,35 @@ def test_a_file_that_is_locked_is_waited_for(tmp_path: Path) -> None:
     assert calls == [41]
 
 
+def test_a_cursor_that_is_left_open_is_closed(tmp_path: Path) -> None:
+    """It would keep the journal from being written as soon as another process has written."""
+    file, kept = tmp_path / "runs.db", list[sqlite3.Cursor]()
+
+    def leave(connection: sqlite3.Connection) -> sqlite3.Cursor:
+        connection.executemany("INSERT INTO ledger VALUES (?)", [(n,) for n in range(1000)])
+        kept.extend((connection.execute("SELECT * FROM ledger"), connection.cursor().execute("SELECT * FROM ledger")))
+        for cursor in kept:
+            cursor.fetchone()
+        return kept[0]
+
+    @af.task
+    async def look(ctx: af.Context) -> Any:
+        return ctx.transaction(leave)
+
+    async def main() -> None:
+        async with af.Engine(file) as engine:
+            await engine.run(alone(deposit), {"amount": 1})
+            assert isinstance(await failure(engine, af.flow(name="one")(lambda: look())), af.UnkeepableValue)
+            with contextlib.closing(sqlite3.connect(file)) as other, other:
+                other.execute("INSERT INTO ledger VALUES (2)")
+            assert await engine.run(alone(deposit), {"amount": 3}) == 6
+        for cursor in kept:
+            with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+                cursor.fetchone()
+
+    asyncio.run(main())
+
+
 def test_transactions_of_many_runs_share_commits(tmp_path: Path) -> None:
     """A hundred of them must not wait for a hundred disks; one that fails in between costs the others nothing."""
     statements: list[str] = []
