@@ -378,15 +378,14 @@ class Engine:
         Take up every run that a dead or closed engine left unfinished, and return them.
 
         A run that someone suspended on purpose stays as it is. One that cannot be taken up (its flow cannot be found,
-        has changed, or another engine was quicker) is logged and passed over.
+        has changed, another engine was quicker, or it is damaged) is logged and passed over.
         """
         self._check_open()
         found: list[Run[Any]] = []
         for info in await self._store.runs():
-            if info.run_id in self._runs or not await self._launcher.is_left(info):
-                continue
             try:
-                found.append(await self.take_up(info.run_id))
+                if info.run_id not in self._runs and await self._launcher.is_left(info):
+                    found.append(await self.take_up(info.run_id))
             except AsyncflowError as error:
                 log.warning("run %r is not recovered: %s", info.run_id, error)
         return found

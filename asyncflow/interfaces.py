@@ -45,7 +45,8 @@ class RunInfo:
     A line of a listing.
 
     ``state`` is INTERRUPTED where the journal says that the run goes on but its owner is dead. Times are POSIX seconds.
-    ``owner`` describes the process that owns the run now, or is None.
+    ``owner`` describes the process that owns the run now, or is None. Where ``state`` is DAMAGED, ``damage`` says what
+    is not as it was written, and nothing else can be relied on.
     """
 
     run_id: str
@@ -58,6 +59,7 @@ class RunInfo:
     updated: float
     records: int
     owner: str | None
+    damage: str | None = None
 
 
 @attrs.frozen

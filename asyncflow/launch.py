@@ -182,7 +182,7 @@ class Launcher:
     async def is_left(self, info: RunInfo) -> bool:
         """Whether a run was left unfinished by an engine that died or closed, and not suspended on purpose."""
         if info.state is not RunState.SUSPENDED:
-            return info.state is RunState.INTERRUPTED
+            return info.state in (RunState.INTERRUPTED, RunState.DAMAGED)  # to take it up says what is damaged
         return info.owner is None and was_left(await self._store.read(info.run_id))
 
     def _check_gone(self, run_id: str) -> None:

@@ -28,7 +28,12 @@ class TaskState(IntEnum):
 
 
 class RunState(Enum):
-    """Where a run stands. ``INTERRUPTED`` is never stored: it is what a listing says of a run whose owner is dead."""
+    """
+    Where a run stands.
+
+    Two are never stored. A listing says ``INTERRUPTED`` of a run whose owner is dead, and ``DAMAGED`` of one whose line
+    in the file is not what was written.
+    """
 
     PENDING = "PENDING"
     RUNNING = "RUNNING"
@@ -39,6 +44,7 @@ class RunState(Enum):
     CANCELLED = "CANCELLED"
     FAILED = "FAILED"
     INTERRUPTED = "INTERRUPTED"
+    DAMAGED = "DAMAGED"
 
     @property
     def is_ended(self) -> bool:

@@ -25,6 +25,7 @@ _COLOURS = {
     "CANCELLED": "yellow",
     "INTERRUPTED": "magenta",
     "FAILED": "red",
+    "DAMAGED": "red",
     "TIMED_OUT": "red",
     "REVERT_FAILED": "red",
     "SKIPPED": "dim",
@@ -71,6 +72,7 @@ def runs_json(runs: Sequence[af.RunInfo]) -> list[dict[str, Any]]:
             "updated": run.updated,
             "records": run.records,
             "owner": run.owner,
+            "damage": run.damage,
         }
         for run in runs
     ]

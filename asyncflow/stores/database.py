@@ -2,7 +2,7 @@
 One connection to an SQLite file, in a thread of its own, whose errors are in plain words.
 
 aiosqlite does the work. What is added here: *database is locked* is waited out, every other error says what it means
-for the journal, and the thread never keeps a process from ending.
+for the journal, a connection whose fsync has failed is used no more, and the thread never keeps a process from ending.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ PATIENCE = 20.0
 _BUSY_TIMEOUT = 5.0
 # Out of a reader's or writer's way, and short against what it waits for.
 _PAUSE = 0.01
+
+# After these the kernel may have forgotten what it could not write, and would call a second fsync a success.
+_IN_DOUBT = (sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC)
 
 Row = tuple[Any, ...]
 
@@ -97,6 +100,8 @@ class Database:
         self._connection = connection
         self.shown = shown
         self._is_closed = False
+        # Why nothing more is asked of the connection, though nobody has closed it.
+        self._failure: str | None = None
 
     @classmethod
     async def connect(cls, path: str, *, shown: str, mode: str) -> Database:
@@ -116,14 +121,24 @@ class Database:
             await connection
         except sqlite3.Error as error:
             raise _plain(error, shown) from error
-        return cls(connection, shown)
+        # What damage has made of a text must not keep the rows around it from being read.
+        connection.text_factory = _text
+        database = cls(connection, shown)
+        try:
+            # A page is looked over when it is read, before anything on it is believed.
+            await database.fetch("PRAGMA cell_size_check = ON")
+        except BaseException:
+            await database.close()
+            raise
+        return database
 
     async def fetch(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
         """
         Run one statement and return its rows.
 
         Raises:
-            StoreError: It could not be run, and changed nothing.
+            StoreError: It could not be run, and changed nothing; unless an fsync failed, after which nobody can tell,
+                and the connection is dropped.
         """
 
         # One trip to the thread; it has fetched everything when it comes back, so no cursor is ever held.
@@ -152,10 +167,13 @@ class Database:
         give_up_at: float | None = None
         while True:
             if self._is_closed:
-                raise StoreError(f"journal {self.shown!r} is closed", path=self.shown)
+                raise StoreError(self._failure or f"journal {self.shown!r} is closed", path=self.shown)
             try:
                 return await ask()
             except sqlite3.Error as error:
+                if getattr(error, "sqlite_errorcode", 0) in _IN_DOUBT:
+                    await self._drop()
+                    raise StoreError(str(self._failure), path=self.shown) from error
                 loop = asyncio.get_running_loop()
                 if give_up_at is None:
                     # SQLite has waited for one busy timeout already, or has seen at once that waiting inside is no use.
@@ -180,6 +198,22 @@ class Database:
             await self.fetch("COMMIT")
         elif not self._is_closed and self._connection.in_transaction:
             await self.fetch("ROLLBACK")
+
+    async def _drop(self) -> None:
+        """
+        Use the connection no more, since an fsync has failed on it.
+
+        Whoever opens the file anew reads what is really in it: the log's own checksums tell where it ends. The log is
+        not copied into the database first, for nothing here knows any more which of its pages the disk has.
+
+        Source:
+            A. Rebello et al., Can Applications Recover from fsync Failures?, USENIX ATC 2020.
+        """
+        self._failure = (
+            f"journal {self.shown!r}: the disk could not make a write last (fsync failed), so what it has is in doubt "
+            "and nothing more is written; mend the disk, then open a new engine and resume the runs"
+        )
+        await self.close()
 
     async def close(self) -> None:
         """Close the connection and wait until its thread is gone."""
@@ -240,6 +274,10 @@ def not_sqlite(shown: str) -> NotAJournal:
     return NotAJournal(
         f"{shown!r} is not an SQLite file, so it is not a journal; give the path of another file", path=shown
     )
+
+
+def _text(body: bytes) -> str:
+    return body.decode(errors="backslashreplace")
 
 
 def _code(error: BaseException) -> int:

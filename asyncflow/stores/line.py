@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import struct
 from collections.abc import Mapping
 
 import attrs
 
-from asyncflow.codec import checksum
 from asyncflow.errors import AsyncflowError
 from asyncflow.interfaces import NewRun
 from asyncflow.states import RunState
-
-_PLACE = struct.Struct("<qq")
-
-
-def seal(key: int, number: int, body: bytes) -> int:
-    """Return the checksum of a record. It covers run and number too, so that a record in the wrong place shows."""
-    return checksum(_PLACE.pack(key, number) + body)
 
 
 @attrs.define(eq=False)

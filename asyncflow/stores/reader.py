@@ -2,29 +2,77 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
-from asyncflow.codec import Codec, checksum
+import attrs
+
+from asyncflow.codec import Codec
 from asyncflow.codec.records import digest_of
 from asyncflow.errors import CorruptRecord, RunNotFound, StoreError, UndecodableValue
 from asyncflow.interfaces import RunInfo
 from asyncflow.messages import Record
 from asyncflow.states import RunState
 from asyncflow.stores.database import Database, Row
-from asyncflow.stores.line import seal
 from asyncflow.stores.owners import OwnerLocks
+from asyncflow.stores.seal import is_head_whole, seal_plan, seal_record, seal_run
 
 _RECORDS_A_PAGE = 500
 
-# A run's last record tells how many there are, and when it was.
-_INFO = """
-    SELECT r.id, r.flow, r.flow_ref, r.plan, r.state, r.durability, r.created, r.owner, o.host, o.pid, l.at, l.number
+# A run's last record tells when it was.
+_ROWS = """
+    SELECT r.key, r.id, r.flow, r.flow_ref, r.plan, r.state, r.durability, r.created, r.seal, r.records, r.last,
+        r.epoch, r.owner, o.host, o.pid, l.at, l.state, l.checksum
     FROM runs AS r
     LEFT JOIN owners AS o ON o.key = r.owner
-    LEFT JOIN records AS l ON l.run = r.key AND l.number = (SELECT max(number) FROM records WHERE run = r.key)
+    LEFT JOIN records AS l ON l.run = r.key AND l.number = r.records - 1
 """
+_INDEX = "runs INDEXED BY sqlite_autoindex_runs_1"
 # States that say that a run goes on. If its owner is dead it does not.
 _GOING_ON = (RunState.PENDING, RunState.RUNNING, RunState.REVERTING)
+_DERIVED = (RunState.INTERRUPTED, RunState.DAMAGED)
+_STORED = {state.value: state for state in RunState if state not in _DERIVED}
+_KNOWN = ", ".join(f"'{name}'" for name in _STORED)
+
+
+@attrs.frozen
+class Standing:
+    """A run's row as it is found, with its owner's host and process and what its last record says of itself."""
+
+    key: int
+    run_id: str
+    flow: str
+    flow_ref: str | None
+    plan: str
+    state: str
+    durability: str
+    created: float
+    seal: int
+    records: int
+    last: int
+    epoch: int
+    owner: int | None
+    host: str | None
+    pid: int | None
+    last_at: float
+    last_state: str | None
+    last_seal: int | None
+
+    def damage(self) -> str | None:
+        """Return what is not as it was written, if anything is not."""
+        if self.seal != seal_run(self.run_id, self.flow, self.flow_ref, self.plan, self.durability, self.created):
+            return "its row is not as it was written"
+        if self.state not in _STORED:
+            return f"it is in state {self.state!r}, which there is not"
+        if type(self.epoch) is not int or not (self.owner is None or type(self.owner) is int):
+            return "its owner is not as it was written"
+        if self.last_seal is None:
+            return f"its last record of {self.records} is missing"
+        if self.last_seal != self.last or not is_head_whole(
+            self.last, self.key, self.records - 1, self.last_at, self.last_state
+        ):
+            return "its last record is not as it was written"
+        return None
 
 
 class Reader:
@@ -43,79 +91,106 @@ class Reader:
     # --- Runs -------------------------------------------------------------------------------------------------------
 
     async def runs(self, state: RunState | None, limit: int | None) -> list[RunInfo]:
-        """Return a line for each run, newest first."""
+        """Return a line for each run, newest first. What is damaged has a line that says so, whatever *state* is."""
         where = ""
-        parameters: tuple[str, ...] = ()
-        if state is not None:
+        if state is not None and state is not RunState.DAMAGED:
             stored = _GOING_ON if state is RunState.INTERRUPTED else (state,)
-            where = f"WHERE r.state IN ({', '.join('?' * len(stored))})"
-            parameters = tuple(each.value for each in stored)
-        # Whether a run that goes on is interrupted is not for SQLite to tell, so the limit is not its either.
-        is_derived = state is RunState.INTERRUPTED or state in _GOING_ON
+            # One in no state at all is damaged, and was perhaps in this one.
+            where = f"WHERE r.state IN ({', '.join(repr(each.value) for each in stored)}) OR r.state NOT IN ({_KNOWN})"
+        # Whether a run goes on or is damaged is not for SQLite to tell, so the limit is not its either.
+        is_derived = state in _DERIVED or state in _GOING_ON
         rows = await self._database.fetch(
-            f"{_INFO} {where} ORDER BY r.key DESC LIMIT ?", (*parameters, -1 if limit is None or is_derived else limit)
+            f"{_ROWS} {where} ORDER BY r.key DESC LIMIT ?", (-1 if limit is None or is_derived else limit,)
         )
-        found = self._infos(rows)
+        found = await self._astray(rows) + self._infos([Standing(*row) for row in rows])
         if state is not None:
-            found = [info for info in found if info.state is state]
+            found = [info for info in found if info.state in (state, RunState.DAMAGED)]
         return found if limit is None else found[:limit]
 
     async def info(self, run_id: str) -> RunInfo:
-        """Return one run's line, or raise RunNotFound."""
-        rows = await self._database.fetch(f"{_INFO} WHERE r.id = ?", (run_id,))
-        if not rows:
-            raise self.not_found(run_id)
-        return self._infos(rows)[0]
+        """Return one run's line; raise RunNotFound, or CorruptRecord if it is damaged."""
+        return self._infos([await self.standing(run_id)])[0]
 
-    async def standing(self, run_id: str) -> Row:
-        """Return key, epoch, durability, state, owner, and the owner's host and process, or raise RunNotFound."""
-        rows = await self._database.fetch(
-            "SELECT r.key, r.epoch, r.durability, r.state, r.owner, o.host, o.pid "
-            "FROM runs AS r LEFT JOIN owners AS o ON o.key = r.owner WHERE r.id = ?",
-            (run_id,),
+    async def standing(self, run_id: str) -> Standing:
+        """Return what a run's row says, checked; raise RunNotFound or CorruptRecord."""
+        rows = await self._database.fetch(f"{_ROWS} WHERE r.id = ?", (run_id,))
+        if rows:
+            row = Standing(*rows[0])
+            if damage := row.damage():
+                raise self._damaged(run_id, damage)
+            return row
+        # The index may have lost it. Asked only here, where nobody is in a hurry any more.
+        if await self._database.fetch("SELECT 1 FROM runs NOT INDEXED WHERE id = ?", (run_id,)):
+            raise self._damaged(run_id, "the index of the runs has lost it")
+        raise self._not_found(run_id)
+
+    async def _astray(self, rows: list[Row]) -> list[RunInfo]:
+        """
+        Return a line for each run that only the index knows, since the table has lost it.
+
+        Raises:
+            StoreError: The table is out of order.
+        """
+        keys = [row[0] for row in rows]
+        if any(key <= following for key, following in pairwise(keys)):
+            raise StoreError(
+                f"the list of runs in journal {self._shown!r} is damaged: it is out of order; restore the file from a "
+                "backup",
+                path=self._shown,
+            )
+        [(listed, known)] = await self._database.fetch(
+            f"SELECT (SELECT count(*) FROM runs NOT INDEXED), (SELECT count(*) FROM {_INDEX})"
         )
-        if not rows:
-            raise self.not_found(run_id)
-        return rows[0]
+        if listed == known:
+            return []
+        have = set(await self._database.fetch("SELECT key FROM runs NOT INDEXED"))
+        lost = [row for row in await self._database.fetch(f"SELECT key, id FROM {_INDEX}") if row[:1] not in have]
+        if not lost:
+            raise StoreError(
+                f"journal {self._shown!r} has {listed} runs and its index {known}; restore the file from a backup",
+                path=self._shown,
+            )
+        return [_damaged_info(run_id, "its row is lost") for _, run_id in lost]
 
-    def _infos(self, rows: list[Row]) -> list[RunInfo]:
+    def _infos(self, rows: list[Standing]) -> list[RunInfo]:
         # Asked once for each owner, however many runs it has.
-        alive = {owner: self._locks.is_alive(owner) for owner in {row[7] for row in rows if row[7] is not None}}
+        owners = {row.owner for row in rows if type(row.owner) is int and row.owner > 0}
+        alive = {owner: self._locks.is_alive(owner) for owner in owners}
         found: list[RunInfo] = []
-        for run_id, flow, flow_ref, plan, stored, durability, created, owner, host, pid, updated, number in rows:
-            state = self.state(stored, run_id)
-            is_owned = owner is not None and alive[owner]
+        for row in rows:
+            if damage := row.damage():
+                found.append(_damaged_info(row.run_id, damage))
+                continue
+            state = _STORED[row.state]
+            is_owned = row.owner is not None and alive.get(row.owner, False)
             if state in _GOING_ON and not is_owned:
                 state = RunState.INTERRUPTED
             found.append(
                 RunInfo(
-                    run_id=run_id,
-                    flow=flow,
-                    flow_ref=flow_ref,
-                    plan=plan,
+                    run_id=row.run_id,
+                    flow=row.flow,
+                    flow_ref=row.flow_ref,
+                    plan=row.plan,
                     state=state,
-                    durability=durability,
-                    created=created,
-                    updated=created if updated is None else updated,
-                    records=0 if number is None else number + 1,
-                    owner=process(host, pid) if is_owned else None,
+                    durability=row.durability,
+                    created=row.created,
+                    updated=row.last_at,
+                    records=row.records,
+                    owner=process(row.host, row.pid) if is_owned else None,
                 )
             )
         return found
 
-    def state(self, stored: Any, run_id: str) -> RunState:
-        """Return the state that is *stored* for a run, or raise StoreError if there is no such state."""
-        try:
-            return RunState(stored)
-        except ValueError:
-            raise StoreError(
-                f"journal {self._shown!r} says that run {run_id!r} is in state {stored!r}, which there is not; restore "
-                "the file from a backup",
-                path=self._shown,
-            ) from None
+    def _damaged(self, run_id: str, damage: str) -> CorruptRecord:
+        return CorruptRecord(
+            f"run {run_id!r} in {self._shown!r} is damaged: {damage}; restore the file from a backup, or start the run "
+            "anew under another id",
+            path=self._shown,
+            run_id=run_id,
+            number=None,
+        )
 
-    def not_found(self, run_id: str) -> RunNotFound:
-        """Return what to raise where there is no such run."""
+    def _not_found(self, run_id: str) -> RunNotFound:
         return RunNotFound(
             f"there is no run {run_id!r} in {self._shown!r}; see what there is with 'asyncflow ls --db {self._shown}'",
             run_id=run_id,
@@ -123,23 +198,29 @@ class Reader:
 
     # --- What a run has ---------------------------------------------------------------------------------------------
 
-    async def records(self, key: int, run_id: str) -> list[Record]:
-        """Return the records of the run with this *key*, checked; *run_id* is for messages."""
+    async def records(self, run_id: str) -> list[Record]:
+        """Return the records of a run, checked: none is missing, between two others or at the end."""
+        before = await self.standing(run_id)
+        key, seal = before.key, 0
         records: list[Record] = []
         decode = self._codec.decode_record
         while True:
             # A page at a time: decoding many must let others run. What comes behind a page never changes it.
             # Cast, since damage may have made it something that is not even text.
             page = await self._database.fetch(
-                "SELECT number, CAST(body AS BLOB), checksum FROM records "
+                "SELECT number, at, state, CAST(body AS BLOB), checksum FROM records "
                 "WHERE run = ? AND number >= ? ORDER BY number LIMIT ?",
                 (key, len(records), _RECORDS_A_PAGE),
             )
-            for found, body, written in page:
+            for found, at, state, body, seal in page:
                 number = len(records)
                 if found != number:
                     raise self._corrupt(run_id, number, "is missing")
-                if type(body) is not bytes or seal(key, number, body) != written:
+                if (
+                    type(body) is not bytes
+                    or not is_head_whole(seal, key, number, at, state)
+                    or seal_record(key, number, at, state, body) != seal
+                ):
                     raise self._corrupt(run_id, number, "is damaged: its checksum is wrong")
                 try:
                     records.append(decode(body))
@@ -147,8 +228,12 @@ class Reader:
                     raise self._corrupt(run_id, number, f"cannot be decoded: {error}") from error
             if len(page) < _RECORDS_A_PAGE:
                 break
-        if not records:
-            raise self._corrupt(run_id, 0, "is missing")
+        if len(records) < before.records:
+            raise self._corrupt(run_id, len(records), "is missing")
+        # Its owner may have appended while this was reading.
+        after = before if len(records) == before.records else await self.standing(run_id)
+        if len(records) > after.records or (len(records) == after.records and seal != after.last):
+            raise self._damaged(run_id, f"it should have {after.records} records, and {len(records)} are found")
         return records
 
     def _corrupt(self, run_id: str, number: int, what: str) -> CorruptRecord:
@@ -178,8 +263,8 @@ class Reader:
         rows = await self._database.fetch("SELECT CAST(body AS BLOB), checksum FROM plans WHERE digest = ?", (digest,))
         if not rows:
             raise StoreError(f"journal {self._shown!r} has no plan {digest!r}", path=self._shown)
-        body, written = rows[0]
-        if type(body) is not bytes or checksum(body) != written:
+        body, seal = rows[0]
+        if type(body) is not bytes or seal_plan(digest, body) != seal:
             raise StoreError(
                 f"plan {digest!r} in journal {self._shown!r} is damaged; restore the file from a backup",
                 path=self._shown,
@@ -187,8 +272,26 @@ class Reader:
         return body
 
     async def has_plan(self, digest: str) -> bool:
-        """Return whether a plan is there."""
-        return bool(await self._database.fetch("SELECT 1 FROM plans WHERE digest = ?", (digest,)))
+        """Return whether a plan is there, undamaged."""
+        rows = await self._database.fetch("SELECT CAST(body AS BLOB), checksum FROM plans WHERE digest = ?", (digest,))
+        return any(type(body) is bytes and seal_plan(digest, body) == seal for body, seal in rows)
+
+
+def _damaged_info(run_id: Any, damage: str) -> RunInfo:
+    """Return the line of a run of which only the id is shown, as far as that can be read."""
+    return RunInfo(
+        run_id=str(run_id),
+        flow="",
+        flow_ref=None,
+        plan="",
+        state=RunState.DAMAGED,
+        durability="",
+        created=0.0,
+        updated=0.0,
+        records=0,
+        owner=None,
+        damage=damage,
+    )
 
 
 def process(host: str | None, pid: int | None) -> str:

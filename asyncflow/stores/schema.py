@@ -7,10 +7,13 @@ before SQLite has even opened it, and is never changed. Its ``user_version`` cou
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from pathlib import Path
 
 from asyncflow.errors import NotAJournal, SchemaTooNew, StoreError
 from asyncflow.stores.database import Database, not_sqlite
+from asyncflow.stores.owners import SUFFIX
 
 APPLICATION_ID = 0x61666C77
 """The letters ``aflw``, in the place that SQLite keeps for it."""
@@ -28,10 +31,13 @@ STEPS: tuple[tuple[str, ...], ...] = (
             durability TEXT NOT NULL,
             owner INTEGER,
             epoch INTEGER NOT NULL,
-            created REAL NOT NULL
+            created REAL NOT NULL,
+            seal INTEGER NOT NULL,
+            records INTEGER NOT NULL,
+            last INTEGER NOT NULL
         )""",
         "CREATE INDEX runs_owned ON runs(owner) WHERE owner IS NOT NULL",
-        # The state is given where it has changed. How many records a run has, and since when, is read off the last one.
+        # The state is given where it has changed.
         """CREATE TABLE records(
             run INTEGER NOT NULL,
             number INTEGER NOT NULL,
@@ -41,9 +47,10 @@ STEPS: tuple[tuple[str, ...], ...] = (
             state TEXT,
             PRIMARY KEY(run, number)
         ) WITHOUT ROWID""",
-        # In the statement that appends, so that a listing and the journal cannot disagree.
-        """CREATE TRIGGER records_tell_state AFTER INSERT ON records WHEN new.state IS NOT NULL BEGIN
-            UPDATE runs SET state = new.state WHERE key = new.run;
+        # In the statement that appends, so that a run and its records cannot disagree, and one that is lost is missed.
+        """CREATE TRIGGER records_tell_run AFTER INSERT ON records BEGIN
+            UPDATE runs SET records = new.number + 1, last = new.checksum, state = coalesce(new.state, state)
+            WHERE key = new.run;
         END""",
         "CREATE TABLE plans(digest TEXT PRIMARY KEY, body BLOB NOT NULL, checksum INTEGER NOT NULL)",
         "CREATE TABLE blobs(key INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, body BLOB NOT NULL)",
@@ -73,6 +80,7 @@ STEPS: tuple[tuple[str, ...], ...] = (
 VERSION = len(STEPS)
 """The schema version that this asyncflow writes."""
 
+_STATEMENTS = "SELECT type, name, tbl_name, sql FROM sqlite_master"
 _HEADER_BYTES = 100
 _MAGIC = b"SQLite format 3\0"
 _APPLICATION_ID_AT = slice(68, 72)
@@ -85,7 +93,7 @@ def check_header(path: str, shown: str) -> None:
     The main file always shows the application id: a journal is made before its write-ahead log is switched on.
 
     Raises:
-        NotAJournal: It is something else. It has only been read.
+        NotAJournal: It is something else, or has become empty. It has only been read.
     """
     file = Path(path)
     try:
@@ -93,6 +101,13 @@ def check_header(path: str, shown: str) -> None:
             header = opened.read(_HEADER_BYTES)
     except FileNotFoundError:
         return
+    if not header and Path(path + SUFFIX).exists():
+        # The file of the owners is made after the journal, so this was one.
+        raise NotAJournal(
+            f"{shown!r} is empty and was a journal, as {shown + SUFFIX!r} tells; restore it from a backup, or remove "
+            "it to begin anew",
+            path=shown,
+        )
     if not header or Path(path + "-journal").exists():
         # A rollback journal beside it: someone died while writing. SQLite must put that right before anyone can look.
         return
@@ -109,6 +124,7 @@ async def prepare(database: Database) -> None:
     Raises:
         NotAJournal: The file is a database of something else.
         SchemaTooNew: It was written by a newer asyncflow.
+        StoreError: It is damaged, or lies where no journal can.
     """
     if await _version(database) < VERSION:
         async with database.transaction():
@@ -119,12 +135,25 @@ async def prepare(database: Database) -> None:
                 # A pragma takes no parameters.
                 await database.fetch(f"PRAGMA user_version = {version + 1}")
             await database.fetch(f"PRAGMA application_id = {APPLICATION_ID}")
+    await _check_statements(database)
     [(mode,)] = await database.fetch("PRAGMA journal_mode = WAL")
     if mode != "wal":
         raise StoreError(
             f"journal {database.shown!r} lies where SQLite cannot keep a write-ahead log; move it to a local disk",
             path=database.shown,
         )
+
+
+async def _check_statements(database: Database) -> None:
+    """Raise unless the tables are those that we make: a bit that has turned over in a trigger would be obeyed too."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as model:
+        # Made anew, since steps change what steps before them have made.
+        for step in STEPS:
+            for statement in step:
+                model.execute(statement)
+        wanted = set(model.execute(_STATEMENTS))
+    if not wanted <= set(await database.fetch(_STATEMENTS)):
+        raise _damaged(database.shown, "its tables are not those that asyncflow makes")
 
 
 async def _version(database: Database) -> int:
@@ -136,6 +165,8 @@ async def _version(database: Database) -> int:
     )
     if application_id != APPLICATION_ID and (application_id or version or things):
         raise _foreign(database.shown)
+    if version < 0:
+        raise _damaged(database.shown, f"it says that it has version {version}")
     if version > VERSION:
         raise SchemaTooNew(
             f"{database.shown!r} has journal version {version} and this asyncflow reads up to {VERSION}; open it "
@@ -143,6 +174,10 @@ async def _version(database: Database) -> int:
             path=database.shown,
         )
     return int(version)
+
+
+def _damaged(shown: str, what: str) -> StoreError:
+    return StoreError(f"journal {shown!r} is damaged: {what}; restore it from a backup", path=shown)
 
 
 def _foreign(shown: str) -> NotAJournal:

@@ -273,11 +273,11 @@ class SqliteStore:
         """Become the owner of a run that nobody alive owns; raise RunNotFound or RunBusy."""
         writer, reader = self._opened()
         for _ in range(_TRIES_TO_CLAIM):
-            key, epoch, durability, state, owner, host, pid = await reader.standing(run_id)
-            if owner is not None and self._is_alive(owner):
-                raise self._busy(run_id, owner, host, pid)
-            line = Line(run_id, durability, key, epoch + 1, state=reader.state(state, run_id))
-            if await self._take_over(line, writer.run(_claiming(line, owner, self._owner))):
+            found = await reader.standing(run_id)
+            if found.owner is not None and self._is_alive(found.owner):
+                raise self._busy(run_id, found.owner, found.host, found.pid)
+            line = Line(run_id, found.durability, found.key, found.epoch + 1, state=RunState(found.state))
+            if await self._take_over(line, writer.run(_claiming(line, found.owner, self._owner))):
                 return SqliteJournal(self, writer, self._codec, line)
             # Another was quicker; look again who.
         raise RunBusy(
@@ -346,13 +346,11 @@ class SqliteStore:
 
     async def read(self, run_id: str) -> list[Record]:
         """Return a run's records without owning it: a consistent prefix of its journal."""
-        _, reader = self._opened()
-        key = (await reader.standing(run_id))[0]
-        return await reader.records(key, run_id)
+        return await self._opened()[1].records(run_id)
 
     async def records_of(self, line: Line) -> list[Record]:
         """Return the records of a run of ours, checked."""
-        return await self._opened()[1].records(line.key, line.run_id)
+        return await self._opened()[1].records(line.run_id)
 
     async def read_blob(self, digest: str) -> bytes:
         """Return the bytes of a blob, checked against their digest."""
@@ -377,14 +375,13 @@ class SqliteStore:
         writer, reader = self._opened()
         # SQLite takes no lone surrogates, and a reason is only read by people.
         words = reason.encode("utf-8", "replace").decode("utf-8")
-        left = await writer.run(
+        # Not by its id in one statement: an index that is damaged could name another run.
+        key = (await reader.standing(run_id)).key
+        await writer.run(
             lambda database: database.fetch(
-                "INSERT INTO requests(run, kind, reason) SELECT key, ?, ? FROM runs WHERE id = ? RETURNING key",
-                (kind, words, run_id),
+                "INSERT INTO requests(run, kind, reason) VALUES (?, ?, ?)", (key, kind, words)
             )
         )
-        if not left:
-            raise reader.not_found(run_id)
 
     async def beat(self) -> list[Request]:
         """
@@ -454,14 +451,12 @@ def _claiming(line: Line, owner: int | None, new_owner: int) -> Callable[[Databa
     async def claim(database: Database) -> bool:
         # Only from the owner that was looked at, under the epoch that was looked at: a quicker one has raised it.
         rows = await database.fetch(
-            "UPDATE runs SET owner = ?, epoch = ? WHERE key = ? AND owner IS ? AND epoch = ? "
-            "RETURNING (SELECT max(number) FROM records WHERE run = key)",
+            "UPDATE runs SET owner = ?, epoch = ? WHERE key = ? AND owner IS ? AND epoch = ? RETURNING records",
             (new_owner, line.epoch, line.key, owner, line.epoch - 1),
         )
         if not rows:
             return False
-        last = rows[0][0]
-        line.next = 0 if last is None else last + 1
+        line.next = rows[0][0]
         return True
 
     return claim

@@ -19,10 +19,14 @@ from asyncflow.interfaces import Make
 from asyncflow.messages import Record
 from asyncflow.outcomes import Failure
 from asyncflow.stores.database import Database, LendableConnection
-from asyncflow.stores.line import Line, seal
+from asyncflow.stores.line import Line
 from asyncflow.stores.loan import SAVEPOINT, end_loans, lent
+from asyncflow.stores.seal import seal_record
 
-KEEP_BLOB = "INSERT INTO blobs(digest, body) VALUES (?, ?) ON CONFLICT DO NOTHING"
+# One that is there is named by what is in it, so it differs only if it is damaged; this mends it.
+KEEP_BLOB = (
+    "INSERT INTO blobs(digest, body) VALUES (?1, ?2) ON CONFLICT(digest) DO UPDATE SET body = ?2 WHERE body IS NOT ?2"
+)
 USE_BLOB = "INSERT INTO uses(run, blob) SELECT ?, key FROM blobs WHERE digest = ? ON CONFLICT DO NOTHING"
 
 _KEEP_RECORD = "INSERT INTO records(run, number, at, body, checksum, state) VALUES (?, ?, ?, ?, ?, NULL)"
@@ -125,7 +129,9 @@ def _keep_one(connection: LendableConnection, append: JointAppend, number: int) 
         return Failure(error)
     body = append.encode(record)
     try:
-        connection.execute(_KEEP_RECORD, (key, number, record.at, body, seal(key, number, body)))
+        connection.execute(
+            _KEEP_RECORD, (key, number, record.at, body, seal_record(key, number, record.at, None, body))
+        )
         for digest, blob in blobs.items():
             connection.execute(KEEP_BLOB, (digest, blob))
             connection.execute(USE_BLOB, (key, digest))

@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from asyncflow.codec import checksum
 from asyncflow.errors import AsyncflowError, RunExists, RunOvertaken, StoreError
 from asyncflow.interfaces import Make, NewRun
 from asyncflow.messages import Record
@@ -23,7 +22,8 @@ from asyncflow.outcomes import Failure
 from asyncflow.states import RunState
 from asyncflow.stores.database import Database
 from asyncflow.stores.errand import send_on_errand
-from asyncflow.stores.line import Append, Line, seal
+from asyncflow.stores.line import Append, Line
+from asyncflow.stores.seal import seal_plan, seal_record, seal_run
 from asyncflow.stores.transactions import KEEP_BLOB, USE_BLOB, JointAppend, Kept, Overtaken, Result, commit
 
 T = TypeVar("T")
@@ -49,7 +49,7 @@ _PAGE_BYTES = 4096
 _COMMIT_BYTES = 2 * _PAGE_BYTES
 
 _INSERT_COLUMNS = 7
-_CREATE_COLUMNS = 9
+_CREATE_COLUMNS = 10
 
 
 class Writer:
@@ -308,6 +308,7 @@ class Writer:
                 await keep_plan(self._database, new.plan, append.plan)
             rows += (new.run_id, new.flow, new.flow_ref, new.plan, RunState.RUNNING.value, new.durability)
             rows += (self._owner, append.line.epoch, append.at)
+            rows.append(seal_run(new.run_id, new.flow, new.flow_ref, new.plan, new.durability, float(append.at)))
         if not rows:
             return {}
         sql, padding = _multiple(_CREATE_RUNS, _CREATE_COLUMNS, len(creations))
@@ -328,9 +329,9 @@ class Writer:
     async def _insert(self, batch: Sequence[Append]) -> dict[Append, AsyncflowError]:
         rows: list[Any] = []
         for append in batch:
-            line, body = append.line, append.body
+            line, body, at, state = append.line, append.body, append.at, append.state
             key, number = line.key, append.number
-            rows += (key, number, append.at, body, seal(key, number, body), append.state, line.epoch)
+            rows += (key, number, at, body, seal_record(key, number, at, state, body), state, line.epoch)
         if not rows:
             return {}
         sql, padding = _multiple(_INSERT_RECORDS, _INSERT_COLUMNS, len(batch))
@@ -404,8 +405,8 @@ _INSERT_RECORDS = (
     "RETURNING run, number"
 )
 _CREATE_RUNS = (
-    "INSERT INTO runs(id, flow, flow_ref, plan, state, durability, owner, epoch, created) "
-    "SELECT * FROM (VALUES {rows}) AS v WHERE v.column1 IS NOT NULL ON CONFLICT(id) DO NOTHING "
+    "INSERT INTO runs(id, flow, flow_ref, plan, state, durability, owner, epoch, created, seal, records, last) "
+    "SELECT *, 0, 0 FROM (VALUES {rows}) AS v WHERE v.column1 IS NOT NULL ON CONFLICT(id) DO NOTHING "
     "RETURNING key, id"
 )
 _statements: dict[tuple[str, int], str] = {}
@@ -437,10 +438,11 @@ def _answer(append: JointAppend, answer: Record | Failure | AsyncflowError) -> N
 
 
 async def keep_plan(database: Database, digest: str, body: bytes) -> None:
-    """Keep a recorded plan; nothing happens if it is there."""
+    """Keep a recorded plan; nothing happens if it is there, unless it is damaged."""
     await database.fetch(
-        "INSERT INTO plans(digest, body, checksum) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-        (digest, body, checksum(body)),
+        "INSERT INTO plans(digest, body, checksum) VALUES (?1, ?2, ?3) ON CONFLICT(digest) "
+        "DO UPDATE SET body = ?2, checksum = ?3 WHERE body IS NOT ?2 OR checksum IS NOT ?3",
+        (digest, body, seal_plan(digest, body)),
     )
 
 

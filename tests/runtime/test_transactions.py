@@ -554,7 +554,7 @@ OURS = [
     "UPDATE runs SET epoch = 9",
     "INSERT INTO requests(run, kind, reason) VALUES (1, 'cancel', '')",
     "DROP TABLE blobs",
-    "DROP TRIGGER records_tell_state",
+    "DROP TRIGGER records_tell_run",
     "ALTER TABLE plans ADD COLUMN more",
     "CREATE TABLE IF NOT EXISTS uses(mine)",
     "CREATE INDEX mine ON records(at)",
