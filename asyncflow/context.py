@@ -25,9 +25,9 @@ class Transaction:
     """What ``ctx.transaction()`` made: a call that the journal makes once the body has returned this."""
 
     fn: Callable[..., Any]
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    context: ContextVars
+    args: tuple[Any, ...] = attrs.field(repr=False)
+    kwargs: Mapping[str, Any] = attrs.field(repr=False)
+    context: ContextVars = attrs.field(repr=False)
 
     def __call__(self, connection: sqlite3.Connection) -> Any:
         """Make the call, with the contextvars of the body that asked for it."""
@@ -148,8 +148,8 @@ class Context:
         quick, and wait for nothing but its *connection* (a :class:`sqlite3.Connection`). It may be called again after
         what it wrote was taken back, so all that it does must be on that connection, which it may use for tables of its
         own (make them there, or beforehand with any connection to the file), but not to commit, roll back or attach.
-        A savepoint inside is fine. What it raises undoes what it wrote, and fails the attempt like an exception of the
-        body; a cancel or a time limit does not reach it.
+        A savepoint inside is fine; foreign keys are not enforced. What it raises undoes what it wrote, and fails the
+        attempt like an exception of the body; a cancel or a time limit does not reach it.
 
         An engine without a file has a database in memory for this, which ends with it; *fn* is called on the loop then.
 

@@ -26,7 +26,7 @@ TABLES = frozenset(
 )
 """The journal's own tables."""
 
-_OURS = TABLES | {"sqlite_sequence"}  # from which its keys are, which are never used again
+_OURS = TABLES | {"sqlite_sequence"}  # from which its keys are, which are never used again; SQLite makes it by itself
 
 _READING = frozenset(
     (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE),
@@ -39,16 +39,17 @@ _TEMPORARY = frozenset(
         sqlite3.SQLITE_CREATE_TEMP_VIEW,
     )
 )
-# Pragmas that only tell.
+# Pragmas that only tell, and those that do so where they are given no value; full-text tables ask for some.
 _TELLING = frozenset(
     ("table_info", "table_xinfo", "table_list", "index_list", "index_info", "index_xinfo", "foreign_key_list")
 )
+_ASKED = frozenset(("data_version", "page_size", "page_count", "user_version"))
 
 
 @contextlib.contextmanager
 def lent(connection: LendableConnection) -> Generator[None, None, None]:
     """
-    Let a function of the user's have *connection*, which is in a savepoint of this name, for the time of a block.
+    Let a function of the user's have *connection*, which is in a transaction, for the time of a block.
 
     Raises:
         TransactionMisuse: The function did what it may not, or the transaction is over.
@@ -73,8 +74,8 @@ def lent(connection: LendableConnection) -> Generator[None, None, None]:
         connection.row_factory, connection.text_factory = rows, text
     if not connection.in_transaction:
         raise TransactionMisuse(
-            "a transaction was rolled back by one of its own statements (OR ROLLBACK, or RAISE(ROLLBACK) in a trigger) "
-            "and went on; raise an exception to take it back"
+            "a transaction was rolled back in its middle (by OR ROLLBACK, RAISE(ROLLBACK) in a trigger, or SQLite on a "
+            "full disk) and went on; let the exception that told so go on, or raise one to take it back"
         )
 
 
@@ -118,10 +119,12 @@ class _Guard:
                 "a transaction is of one file, the journal's, and cannot attach or detach another; open that by itself "
                 "in the body, with the idempotency key"
             )
-        if action == sqlite3.SQLITE_PRAGMA and first not in _TELLING:
+        if action == sqlite3.SQLITE_PRAGMA and first not in _TELLING and (second or first not in _ASKED):
             return f"a transaction cannot change the connection, so PRAGMA {first} is not for it"
         if action in _TEMPORARY:
             return f"a transaction cannot make {first!r} temporary, which would outlive it; make an ordinary one"
+        if action == sqlite3.SQLITE_CREATE_TABLE and first == "sqlite_sequence":
+            return None
         if action != sqlite3.SQLITE_PRAGMA and not _OURS.isdisjoint((first, second)):
             ours = first if first in _OURS else second
             return f"table {ours!r} is the journal's own, and a transaction can only read it; name yours otherwise"

@@ -19,6 +19,7 @@ from asyncflow.machine.replay import fold
 from asyncflow.stores.sqlite import SqliteStore
 from asyncflow.stores.writer import Writer
 from tests.machine.stage import check_order
+from tests.runtime.loops import until
 
 
 @pytest.fixture(params=["memory", "file"])
@@ -300,6 +301,54 @@ def test_a_revert_that_raises_in_it_is_tried_again(path: Path | None) -> None:
         async with af.Engine(path) as engine:
             await failure(engine, af.flow(name="undone")(lambda: fail(pay())))
             assert await engine.run(ledger) == [3, -3] and len(calls) == 2
+
+    asyncio.run(main())
+
+
+def test_one_of_a_body_that_was_left_behind_is_never_committed(tmp_path: Path) -> None:
+    """Its attempt has been recorded as cancelled; an effect would be one that nobody undoes."""
+    file, released = tmp_path / "runs.db", threading.Event()
+
+    @af.task
+    def stubborn(ctx: af.Context) -> int:
+        begun.set()
+        released.wait()
+        return ctx.transaction(add, 1)
+
+    begun = threading.Event()
+
+    async def main() -> None:
+        async with af.Engine(file, grace=0.0, cancel_grace=0.0) as engine:
+            run = await engine.start(af.flow(name="one")(lambda: stubborn()))
+            await asyncio.to_thread(begun.wait)
+            run.suspend("enough")
+            with pytest.raises(af.RunSuspended):
+                await run
+            released.set()
+            await until(lambda: not run.supervisor.left_behind())
+
+    asyncio.run(main())
+    assert written(file) == []
+
+
+def test_copies_are_handed_on_where_that_is_asked_for(tmp_path: Path) -> None:
+    """``debug=True`` shows what a resume would; the value of a transaction is no exception."""
+    made = [1]
+
+    def give(connection: sqlite3.Connection) -> list[int]:
+        return made
+
+    @af.task
+    async def first(ctx: af.Context) -> list[int]:
+        return ctx.transaction(give)
+
+    @af.task
+    async def second(value: list[int]) -> bool:
+        return value == made and value is not made
+
+    async def main() -> None:
+        async with af.Engine(tmp_path / "runs.db", debug=True) as engine:
+            assert await engine.run(af.flow(name="two")(lambda: second(first())))
 
     asyncio.run(main())
 
@@ -586,6 +635,34 @@ def test_the_journal_itself_is_out_of_reach(tmp_path: Path, sql: str) -> None:
             assert isinstance(error, af.TransactionMisuse), error
             assert isinstance(error.__cause__, sqlite3.DatabaseError)
             assert await engine.run(ledger) == []
+
+    asyncio.run(main())
+
+
+def test_tables_may_be_of_any_kind(path: Path | None) -> None:
+    """Full-text search, generated columns and triggers of the user's own write in ways that he does not see."""
+
+    def search(connection: sqlite3.Connection) -> list[str]:
+        connection.execute("CREATE TABLE IF NOT EXISTS notes(id INTEGER PRIMARY KEY AUTOINCREMENT, text, made)")
+        connection.execute("CREATE VIRTUAL TABLE IF NOT EXISTS found USING fts5(text)")
+        connection.execute(
+            "CREATE TRIGGER IF NOT EXISTS indexed AFTER INSERT ON notes BEGIN INSERT INTO found VALUES (new.text); END"
+        )
+        connection.execute("CREATE INDEX IF NOT EXISTS notes_made ON notes(made)")
+        connection.execute("INSERT INTO notes(text, made) VALUES ('a word', 1), ('another', 2)")
+        connection.execute("ALTER TABLE notes RENAME COLUMN made TO at")
+        connection.execute("ALTER TABLE notes RENAME COLUMN at TO made")
+        assert [row[1] for row in connection.execute("PRAGMA table_info(notes)")] == ["id", "text", "made"]
+        return [text for (text,) in connection.execute("SELECT text FROM found WHERE found MATCH 'word'")]
+
+    @af.task
+    async def look(ctx: af.Context) -> list[str]:
+        return ctx.transaction(search)
+
+    async def main() -> None:
+        async with af.Engine(path) as engine:
+            for times in (1, 2):
+                assert await engine.run(af.flow(name="one")(lambda: look())) == ["a word"] * times
 
     asyncio.run(main())
 
