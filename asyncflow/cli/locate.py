@@ -53,5 +53,5 @@ def parse_inputs(flow: af.Flow[..., Any], given: Iterable[str]) -> dict[str, Any
 def _value(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text

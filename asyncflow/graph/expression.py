@@ -18,13 +18,26 @@ from asyncflow.errors import DeclarationError
 _LONGEST = 10_000
 _DEEPEST = 50
 
+
+def _of_numbers(operation: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Return *operation* for numbers and the like; of a text it could make one that fills the memory."""
+
+    def calculate(one: Any, other: Any) -> Any:
+        for operand in (one, other):
+            if isinstance(operand, (str, bytes, bytearray, list, tuple)):
+                raise TypeError(f"a condition multiplies and divides numbers, not a {type(operand).__name__}")
+        return operation(one, other)
+
+    return calculate
+
+
 _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
+    ast.Mult: _of_numbers(operator.mul),
     ast.Div: operator.truediv,
     ast.FloorDiv: operator.floordiv,
-    ast.Mod: operator.mod,
+    ast.Mod: _of_numbers(operator.mod),
 }
 _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Eq: operator.eq,
@@ -54,7 +67,8 @@ class Expression:
         if len(text) > _LONGEST:
             raise DeclarationError(f"the condition of {what} is {len(text)} characters long; write a function instead")
         try:
-            self._tree = ast.parse(text.strip(), mode="eval").body
+            stripped = text.strip()
+            self._tree = ast.parse(stripped, mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             problem = getattr(error, "msg", error)
             raise DeclarationError(f"the condition {text!r:.80} of {what} cannot be read: {problem}") from None
@@ -63,8 +77,10 @@ class Expression:
         while stack:
             node, depth = stack.pop()
             if depth > _DEEPEST or not _is_understood(node):
+                # Not ast.unparse(), which needs Python's stack for what is nested.
+                part = ast.get_source_segment(stripped, node) or text
                 raise DeclarationError(
-                    f"the condition {text!r:.80} of {what} has {ast.unparse(node)[:40]!r} in it, which is not "
+                    f"the condition {text!r:.80} of {what} has {part[:40]!r} in it, which is not "
                     "understood; use names, constants, comparisons, and, or, not, in, arithmetic and value[key], or "
                     "write a function"
                 )

@@ -8,7 +8,7 @@ import random
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -253,3 +253,46 @@ def test_a_file_that_may_not_grow_ends_a_run_with_a_named_error(tmp_path: Path) 
 
         assert asyncio.run(go_on()) == _LARGE + "yyy"
     assert ends == {"StoreError", str(len(_LARGE) + 3)}
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 400 KiB, where this user may mount one."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(place)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.decode().strip()}")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="tmpfs is Linux's")
+@pytest.mark.parametrize("level", ["full", "process", "lazy"])
+def test_a_disk_that_is_really_full_leaves_a_run_that_goes_on_once_there_is_room(small_disk: Path, level: str) -> None:
+    """The kernel's own ENOSPC, wherever in a commit it comes."""
+    filler = small_disk / "filler"
+    for free_kib in (300, 200, 120, 80, 60, 40, 20, 4):
+        path = small_disk / f"{free_kib}.db"
+        filler.write_bytes(b"x" * ((400 - free_kib) << 10))
+
+        async def live(path: Path = path) -> str:
+            async with af.Engine(path, durability=level) as engine:
+                return await engine.run(chain, {"size": 30_000}, run_id="run")
+
+        value, error = asyncio.run(_ending(live()))
+        assert isinstance(error, StoreError) or value == _LARGE[:30_000] + "yyy", repr(error)
+        filler.unlink()
+
+        async def go_on(path: Path = path) -> str:
+            async with af.Engine(path) as engine:
+                try:
+                    return await engine.resume("run", chain)
+                except RunNotFound:
+                    return await engine.run(chain, {"size": 30_000}, run_id="run")
+
+        assert asyncio.run(go_on()) == _LARGE[:30_000] + "yyy"
+        for left in small_disk.iterdir():
+            left.unlink()
