@@ -56,6 +56,8 @@ class PastAttempt:
 def _is_one(error: BaseException, kinds: tuple[type[BaseException], ...]) -> bool:
     if isinstance(error, kinds):
         return True
+    if isinstance(error, BaseExceptionGroup):
+        return any(_is_one(member, kinds) for member in error.exceptions)
     matches = getattr(error, "matches", None)  # of a RecordedError
     return matches is not None and any(matches(kind) for kind in kinds)
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any, Unpack
 
 from asyncflow.errors import DeclarationError
-from asyncflow.graph.options import TaskOptions
-from asyncflow.graph.task import FunctionTask
+from asyncflow.graph.options import TaskOptions, is_async
+from asyncflow.graph.task import FunctionTask, Task
 
 
 def map_task(fn: Callable[[Any], Any], **options: Unpack[TaskOptions]) -> FunctionTask[..., list[Any]]:
@@ -26,17 +26,22 @@ def map_task(fn: Callable[[Any], Any], **options: Unpack[TaskOptions]) -> Functi
         DeclarationError: *requires* is no list of names, or *fn* is no function.
     """
     _check(fn, "af.map_task")
-    if inspect.iscoroutinefunction(fn):
+    if is_async(fn):
 
         async def apply(*values: Any) -> list[Any]:
-            async with asyncio.TaskGroup() as group:
-                doing = [group.create_task(fn(value)) for value in values]
+            try:
+                async with asyncio.TaskGroup() as group:
+                    doing = [group.create_task(fn(value)) for value in values]
+            except BaseExceptionGroup as failed:
+                if len(failed.exceptions) > 1:
+                    raise
+                raise failed.exceptions[0] from None
             return [one.result() for one in doing]
 
         return _family(apply, fn, "af.map_task", options)
 
     def apply_in_turn(*values: Any) -> list[Any]:
-        return [fn(value) for value in values]
+        return [_plain(fn(value), fn) for value in values]
 
     return _family(apply_in_turn, fn, "af.map_task", options)
 
@@ -53,7 +58,7 @@ def reduce_task(fn: Callable[[Any, Any], Any], **options: Unpack[TaskOptions]) -
         DeclarationError: *requires* is no list of names, or *fn* is no function.
     """
     _check(fn, "af.reduce_task")
-    if inspect.iscoroutinefunction(fn):
+    if is_async(fn):
 
         async def combine(first: Any, *more: Any) -> Any:
             found = first
@@ -64,14 +69,22 @@ def reduce_task(fn: Callable[[Any, Any], Any], **options: Unpack[TaskOptions]) -
         return _family(combine, fn, "af.reduce_task", options)
 
     def combine_in_turn(*values: Any) -> Any:
-        return functools.reduce(fn, values)
+        return _plain(functools.reduce(fn, values), fn)
 
     return _family(combine_in_turn, fn, "af.reduce_task", options)
 
 
 def _check(fn: Any, what: str) -> None:
-    if not callable(fn) or isinstance(fn, (type, FunctionTask)):
+    if not callable(fn) or isinstance(fn, Task) or (isinstance(fn, type) and issubclass(fn, Task)):
         raise DeclarationError(f"{what} was given {fn!r:.80}; give a plain function")
+
+
+def _plain(value: Any, fn: Any) -> Any:
+    if inspect.isawaitable(value):
+        if inspect.iscoroutine(value):
+            value.close()
+        raise TypeError(f"{fn!r:.80} returned something to await; make it an async def")
+    return value
 
 
 def _family(

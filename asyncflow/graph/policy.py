@@ -211,7 +211,21 @@ class Retry:
 
     def delay(self, attempt: int, rng: Random = random) -> float:
         """Return how long to wait before *attempt* (the first retry is 2), in seconds."""
-        return 0.0 if self.backoff is None else self.backoff.delay(attempt, rng)
+        return wait_before(attempt, self.backoff, rng)
+
+
+def wait_before(attempt: int, backoff: Backoff | None, rng: Random = random) -> float:
+    """
+    Return how long *backoff* waits before *attempt*, in seconds.
+
+    Raises:
+        ValueError: What it says is no number of seconds. Whatever its ``delay`` raises goes on too.
+    """
+    seconds: Any = 0.0 if backoff is None else backoff.delay(attempt, rng)
+    is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    if not is_number or not math.isfinite(seconds) or seconds < 0:
+        raise ValueError(f"the backoff {backoff!r:.80} says to wait {seconds!r:.80}; return seconds, 0 or more")
+    return float(seconds)
 
 
 def _limit_name(value: Any) -> str:

@@ -8,9 +8,9 @@ from typing import Any
 from asyncflow.graph.plan import ROOT, Plan
 from asyncflow.graph.record import record_of
 from asyncflow.machine.choices import Choices
-from asyncflow.machine.control import Control, ControlPhase
-from asyncflow.machine.failures import failure_of
-from asyncflow.machine.ledger import NO_VALUE, REVERTED, RUN_DEADLINE, WHOLE_RUN
+from asyncflow.machine.control import Control
+from asyncflow.machine.failures import failure_of, lateness_of
+from asyncflow.machine.ledger import NO_VALUE, NOTHING, REVERTED, RUN_DEADLINE
 
 
 class Adoption(Choices):
@@ -53,6 +53,7 @@ class Adoption(Choices):
             self.started[new] = started[task]
         self.failures = [moved[task] for task in self.failures if task in moved]
         self.in_doubt = {moved[task] for task in self.in_doubt if task in moved}
+        self._remaking = {moved[task] for task in self._remaking if task in moved}
         self.reverting = {moved[task] for task in self.reverting if task in moved}
         for name in (
             "outcomes", "waits", "lost", "crashes", "executions", "revert_attempts", "revert_lost", "revert_failures",
@@ -69,18 +70,22 @@ class Adoption(Choices):
         for index, failure in self.scope_failures.items():
             if index not in moved:
                 self.gone_failures[old.scopes[index].path] = failure
+        for index in self.late_scopes:
+            if index != RUN_DEADLINE and index not in moved:
+                self.gone_failures[old.scopes[index].path] = lateness_of(old, index)
         controls, self.controls = self.controls, {scope: Control(scope) for scope in plan.controlled}
         for scope, control in controls.items():
             if moved.get(scope) in self.controls:
                 control.scope = moved[scope]
                 self.controls[control.scope] = control
-        self._halts = {scope for scope, control in self.controls.items() if control.phase is not ControlPhase.GOING}
+        self._halts = {moved[scope] for scope in self._halts if moved.get(scope) in self.controls}
+        self._settled = {moved[scope] for scope in self._settled if moved.get(scope) in self.controls}
         self.scope_failures = {moved[one]: failure for one, failure in self.scope_failures.items() if one in moved}
         moved[RUN_DEADLINE] = RUN_DEADLINE
-        self.late_scopes = [moved.get(scope, ROOT) for scope in self.late_scopes]
+        self.late_scopes = [moved[scope] for scope in self.late_scopes if scope in moved]
         self.scope_deadlines = {moved[one]: at for one, at in self.scope_deadlines.items() if one in moved}
         if self.undo_scope >= ROOT:
-            self.undo_scope = moved.get(self.undo_scope, WHOLE_RUN)
+            self.undo_scope = moved.get(self.undo_scope, NOTHING)
         said = {name: self.answers[index] for index, name in enumerate(old.guard_names()) if index in self.answers}
         self.answers = {index: said[name] for index, name in enumerate(plan.guard_names()) if name in said}
 

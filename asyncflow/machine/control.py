@@ -55,6 +55,13 @@ class Control:
         self.wait, self.undoing, self.has_answered = 0.0, None, False
         self.history.clear()
 
+    def go_on(self) -> None:
+        """Let the present attempt go on, whatever was to become of it: the run goes forward again."""
+        if self.has_answered:
+            self.history.pop()
+        self.phase, self.busy, self.is_asked = ControlPhase.GOING, 0, False
+        self.wait, self.undoing, self.has_answered = 0.0, None, False
+
     def snapshot(self) -> tuple[Any, ...]:
         """Return the whole state in plain values."""
         undoing = None if self.undoing is None else self.undoing.left

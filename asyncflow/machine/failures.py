@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from asyncflow.errors import AsyncflowError, DeadlineExceeded, FlowTimedOut, TaskTimedOut
+from asyncflow.graph.plan import Plan
 from asyncflow.machine.ledger import RUN_DEADLINE, Ledger
 from asyncflow.outcomes import Failure
 
@@ -17,7 +18,9 @@ def failures_of(ledger: Ledger) -> dict[str, Failure]:
     plan = ledger.plan
     found = dict(ledger.gone_failures)
     found |= {plan.path(task): failure_of(ledger, task) for task in ledger.failures}
-    found |= {plan.scopes[max(scope, 0)].path or plan.flow: lateness_of(ledger, scope) for scope in ledger.late_scopes}
+    for scope in ledger.late_scopes:
+        path = plan.flow if scope == RUN_DEADLINE else plan.scopes[scope].path or plan.flow
+        found[path] = _lateness_of_run(ledger) if scope == RUN_DEADLINE else lateness_of(plan, scope)
     found |= {plan.scopes[scope].path or plan.flow: failure for scope, failure in ledger.scope_failures.items()}
     found |= {f"{plan.path(task)} (revert)": failure for task, failure in ledger.revert_failures.items()}
     gone = "is gone from the flow, so it could not be reverted"
@@ -30,7 +33,7 @@ def present_attempt(ledger: Ledger, scope: int) -> tuple[Any, dict[str, Failure]
     found = {path: failure for path, failure in ledger.gone_failures.items() if is_below(path, plan.scopes[scope].path)}
     found |= {plan.path(task): failure_of(ledger, task) for task in ledger.failures if task in span}
     found |= {plan.scopes[one].path: failure for one, failure in ledger.scope_failures.items() if one in inner}
-    found |= {plan.scopes[one].path: lateness_of(ledger, one) for one in ledger.late_scopes if one in inner}
+    found |= {plan.scopes[one].path: lateness_of(plan, one) for one in ledger.late_scopes if one in inner}
     return ledger.values[plan.scopes[scope].controller], found
 
 
@@ -44,12 +47,14 @@ def failure_of(ledger: Ledger, task: int) -> Failure:
     return Failure(TaskTimedOut(f"task {plan.path(task)!r} took longer than its timeout{limit}"))
 
 
-def lateness_of(ledger: Ledger, scope: int) -> Failure:
-    """Return the failure of *scope*, a flow or the run, whose time was up."""
-    if scope == RUN_DEADLINE:
-        return Failure(DeadlineExceeded(f"run {ledger.run_id!r} passed its deadline"))
-    flow = ledger.plan.scopes[scope]
+def lateness_of(plan: Plan, scope: int) -> Failure:
+    """Return the failure of a flow whose time was up."""
+    flow = plan.scopes[scope]
     return Failure(FlowTimedOut(f"flow {flow.path or flow.name!r} took longer than its timeout of {flow.timeout} s"))
+
+
+def _lateness_of_run(ledger: Ledger) -> Failure:
+    return Failure(DeadlineExceeded(f"run {ledger.run_id!r} passed its deadline"))
 
 
 def is_below(path: str, flow: str) -> bool:

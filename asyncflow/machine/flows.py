@@ -160,7 +160,7 @@ class Flows(Adoption):
         """The controller of *scope* gives up: let the next one out be asked, or undo the flow alone, or the run."""
         declared = self.plan.scopes[scope]
         around = self.plan.enclosing(declared.parent) if declared.parent >= 0 else []
-        if declared.revert_scope == "flow" and not any(one in self.controls for one in around):
+        if declared.revert_scope == "flow" and scope != ROOT and not any(one in self.controls for one in around):
             self._turn_round(RunState.REVERTED, scope)
         else:
             self._fail(declared.parent)
@@ -182,6 +182,7 @@ class Flows(Adoption):
         control.phase, control.undoing = ControlPhase.GOING, None
         control.is_asked = control.has_answered = False
         self._halts.discard(scope)
+        self._settled.discard(scope)
         controller = plan.scopes[scope].controller
         if event.at is not None:
             self.waits[controller] = event.at
@@ -203,6 +204,7 @@ class Flows(Adoption):
             if table:
                 table.pop(task, None)
         self.in_doubt.discard(task)
+        self._remaking.discard(task)
 
     def _forget_flows(self, scope: int) -> None:
         """Forget what is known of the flows within *scope*, which runs again, and of conditions in it."""
@@ -212,6 +214,7 @@ class Flows(Adoption):
             if inner in self.controls:
                 self.controls[inner].start_over()
                 self._halts.discard(inner)
+                self._settled.discard(inner)
                 # It may have been between two attempts: then its controller is PENDING, and nobody has cleared it.
                 self.waits.pop(plan.scopes[inner].controller, None)
             self.scope_failures.pop(inner, None)

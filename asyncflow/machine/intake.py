@@ -48,7 +48,8 @@ class Intake(Flows):
         if event.deadline is not None:
             self.deadline = event.deadline
         if self.phase is RunState.FAILED:
-            if self.revert_failures:
+            if self.revert_failures or self.undo_scope == WHOLE_RUN:
+                # A run that was to be undone as a whole never goes forward again, also where nothing can be tried.
                 self._go(RunState.REVERTING)
                 self.revert_attempts.clear()
                 self.revert_lost.clear()
@@ -80,10 +81,12 @@ class Intake(Flows):
         self.late_scopes.clear()
         self.scope_failures.clear()
         self.scope_deadlines.clear()
+        self._halts.clear()
         for control in self.controls.values():
-            # What has not ended well has a fresh start, also where it had used up its attempts.
-            if not self.is_settled(control.scope):
+            if self.states[self.plan.scopes[control.scope].controller] == PENDING:
                 control.start_over()
+            elif not self.is_settled(control.scope):
+                control.go_on()
         self._to_skip = self._marked()
         self._recount()
 
@@ -91,6 +94,7 @@ class Intake(Flows):
         # A resume starts from the state alone: whatever had been handed out before it was handed to a process that is
         # gone.
         self._ready.clear()
+        self._held.clear()
         self._reverts.clear()
         self._cancels.clear()
         self._opening.clear()

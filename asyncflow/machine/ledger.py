@@ -62,10 +62,13 @@ class Ledger:
         "_ended",
         "_gates",
         "_halts",
+        "_held",
         "_left",
         "_opening",
         "_ready",
+        "_remaking",
         "_reverts",
+        "_settled",
         "_skips",
         "_starts",
         "_suspend_due",
@@ -178,6 +181,11 @@ class Ledger:
         self._gates: list[int] = []  # gates that wait for a condition
         self._to_skip: dict[int, None] = {}  # what a no reaches, and what is before it has not settled
         self._skips: list[int] = []  # of them, those that can be, and ``due`` has not said so
+        # After a resume: tasks whose value was never kept and is being made again, what is ready and reads one of them,
+        # and the flows that had ended well before.
+        self._remaking: set[int] = set()
+        self._held: list[int] = []
+        self._settled: set[int] = set()
         self._opening: set[int] = set()  # scopes whose OpenScope has been handed out
         self._end_due = False
         self._suspend_due = False
@@ -255,7 +263,12 @@ class Ledger:
             and not self._waiting_for[task]
             and task not in self._to_skip
             and not self.is_halted(task)
+            and not self._reads_remaking(task)
         )
+
+    def _reads_remaking(self, task: int) -> bool:
+        """Whether *task* reads a value that is being made again, perhaps from outside a flow that has begun already."""
+        return bool(self._remaking) and not self._remaking.isdisjoint(self.plan.bindings[task].reads())
 
     def may_be_undone(self, task: int) -> bool:
         """Whether *task*, if it has started, is being undone, or its flow has failed and may have to be."""
@@ -283,7 +296,7 @@ class Ledger:
 
     def is_settled(self, scope: int) -> bool:
         """Whether a flow with a controller has ended well, so that what it gives is there."""
-        return not self._waiting_for[self.plan.scopes[scope].end]
+        return scope in self._settled or not self._waiting_for[self.plan.scopes[scope].end]
 
     def is_result(self, task: int) -> bool:
         """Whether *task* has a value, and each flow with a controller around it has ended well."""

@@ -111,6 +111,9 @@ class RunMachine(Intake):
             commands.append(hopeless)
             return
         ready, self._ready = self._ready, []
+        if self._remaking:
+            self._held.extend(task for task in ready if self._reads_remaking(task))
+            ready = [task for task in ready if not self._reads_remaking(task)]
         if len(ready) > 1:
             # What an earlier call left over is in order already, which makes this a merge.
             ready.sort(key=None if self.plan.ranks is None else self.plan.ranks.__getitem__)
@@ -219,6 +222,7 @@ class RunMachine(Intake):
             "scopes": (dict(self.scope_deadlines), list(self.late_scopes)),
             "scope failures": {scope: repr(failure) for scope, failure in self.scope_failures.items()},
             "controls": {scope: control.snapshot() for scope, control in self.controls.items()},
+            "halts": (sorted(self._halts), sorted(self._settled), sorted(self._remaking)),
             "conditions": (dict(self.answers), sorted(self._to_skip)),
             "tally": (self.tally.attempts, self.tally.reverts, self.tally.losses, self.tally.start_overs),
             "undecided": sorted(self._ended),
@@ -293,6 +297,9 @@ class RunMachine(Intake):
         self._left -= 1
         if self.crashes:
             self.crashes.pop(task, None)
+        if task in self._remaking:
+            self._remaking.discard(task)
+            self._ready, self._held = self._ready + self._held, []
         if self._halts and self.is_halted(task):
             self._body_gone(task)
         elif self.phase is RunState.RUNNING:
@@ -349,6 +356,8 @@ class RunMachine(Intake):
             self._reverts.append(task)
 
     def _values_lost(self, event: m.ValuesLost) -> None:
+        self._settled.update(scope for scope in self.controls if self.is_settled(scope))
+        self._remaking.update(event.tasks)
         for task in event.tasks:
             self._step(task, PENDING)
             self.values[task] = NO_VALUE

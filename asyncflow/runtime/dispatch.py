@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -17,6 +18,8 @@ from asyncflow.runtime.desk import Desk
 from asyncflow.runtime.permits import ENGINE, THREADS, Claim, Pool
 from asyncflow.runtime.questions import Questions
 from asyncflow.states import RunState
+
+log = logging.getLogger("asyncflow.run")
 
 
 class Dispatcher:
@@ -55,7 +58,12 @@ class Dispatcher:
             answers[type(command)](self, command)
 
     def serve(self) -> None:
-        """Give back what ended bodies held, then grant, own claims and others', in the lines' order."""
+        """
+        Give back what ended bodies held, then grant, own claims and others', in the lines' order; and ask nobody on
+        whose answer is not wanted any more.
+        """
+        if self._questions.is_asking:
+            self._questions.drop_stale()
         if not self._has_limits:
             return
         released, self.released = self.released, []
@@ -360,7 +368,17 @@ class Dispatcher:
         declared = self._machine.plan.tasks[command.task]
         policy = declared.revert_retry if command.reverting else declared.retry
         assert policy is not None
-        self._desk.take(m.RetryScheduled(command.task, self._desk.clock.now() + policy.delay(command.attempt)))
+        try:
+            wait = policy.delay(command.attempt)
+        except Exception as error:
+            # The user's backoff, which is part of the task: it has failed for good then.
+            if command.reverting:
+                log.warning("the backoff of the revert of task %r cannot be asked: %r", declared.name, error)
+                self._desk.take(m.RevertGivenUp(command.task))
+            else:
+                self._desk.take(m.TaskFailed(command.task, Failure(error)))
+            return
+        self._desk.take(m.RetryScheduled(command.task, self._desk.clock.now() + wait))
 
     def _on_give_up(self, command: m.GiveUp) -> None:
         if command.reverting:

@@ -291,6 +291,10 @@ async def conclude(supervisor: Supervisor, store: str | None) -> Any:
             run_id=run_id,
             reason=reason,
         )
+    if not state.is_ended:
+        raise RunBroken(
+            f"run {run_id!r} had to stop where it stood; go on with engine.resume({run_id!r})", run_id=run_id
+        )
     raise _failed(supervisor, where)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from asyncflow import messages as m
 from asyncflow.errors import CodecError, StoreError, StrayCancellation, WrongDecision
 from asyncflow.graph.controller import Controller, Decision
+from asyncflow.graph.policy import wait_before
 from asyncflow.interfaces import Call, Work
 from asyncflow.outcomes import Failure
 from asyncflow.runtime.desk import Desk
@@ -18,10 +19,18 @@ from asyncflow.runtime.desk import Desk
 class _Asking:
     """One question on its way."""
 
-    __slots__ = ("work",)
+    __slots__ = ("is_wanted", "work")
 
     def __init__(self) -> None:
         self.work: Work | None = None
+        self.is_wanted = True
+
+    def drop(self) -> None:
+        """Want no answer any more, and stop whoever is thinking about it."""
+        if self.is_wanted:
+            self.is_wanted = False
+            if self.work is not None:
+                self.work.stop()
 
 
 def _stray(what: str, error: BaseException) -> StrayCancellation:
@@ -49,19 +58,22 @@ class Questions:
         self._answered = answered
         # Controllers that are being asked, by scope.
         self._asked: dict[int, _Asking] = {}
-        self._is_closed = False
 
     @property
     def is_asking(self) -> bool:
         """Whether a controller is still being asked, though perhaps nobody wants its answer any more."""
         return bool(self._asked)
 
+    def drop_stale(self) -> None:
+        """Stop asking controllers whose answer nobody waits for any more: their flow, or the run, is being undone."""
+        for scope, asking in self._asked.items():
+            if not self._machine.expects_answer(scope):
+                asking.drop()
+
     def close(self) -> None:
         """Want no answer any more."""
-        self._is_closed = True
         for asking in self._asked.values():
-            if asking.work is not None:
-                asking.work.stop()
+            asking.drop()
 
     def evaluate(self, index: int) -> None:
         """Ask a condition, if it is still to be asked, and put its answer on record."""
@@ -76,6 +88,9 @@ class Questions:
             answer = self._desk.context.copy().run(guard.condition.ask, kwargs)
         except (StoreError, CodecError):
             raise  # what cannot be decoded stops the run, which stays resumable
+        except (KeyboardInterrupt, SystemExit) as interruption:
+            self._desk.interrupted(interruption)
+            return
         except (Exception, asyncio.CancelledError) as raised:
             error = raised if isinstance(raised, Exception) else _stray("a condition", raised)
             if guard.scope >= 0:
@@ -104,12 +119,12 @@ class Questions:
             # A flow around this one may have run again meanwhile, and another question may have taken the place.
             if self._asked.get(scope) is asking:
                 del self._asked[scope]
-                self._decided(scope, controller, value, error)
+                if asking.is_wanted:
+                    self._decided(scope, controller, value, error)
             self._answered()
 
-        dropped = self._asked.pop(scope, None)
-        if dropped is not None and dropped.work is not None:
-            dropped.work.stop()
+        if scope in self._asked:
+            self._asked.pop(scope).drop()
         asking = _Asking()
         try:
             kwargs = controller.decider_wants.select(binding.by_name(values), values)
@@ -129,8 +144,6 @@ class Questions:
         asking.work = work
 
     def _decided(self, scope: int, controller: Controller, value: Any, error: BaseException | None) -> None:
-        if self._is_closed:
-            return
         what = f"the on_failure of controller {controller.name!r}"
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             self._desk.interrupted(error)
@@ -147,7 +160,7 @@ class Questions:
         wait = 0.0
         if value is Decision.RETRY and controller.backoff is not None:
             try:
-                wait = controller.backoff.delay(len(self._machine.controls[scope].history) + 2)
+                wait = wait_before(len(self._machine.controls[scope].history) + 2, controller.backoff)
             except Exception as raised:
                 self._desk.report(m.ControllerAnswered(scope, Decision.REVERT.value, failure=Failure(raised)))
                 return

@@ -260,7 +260,7 @@ class Interpreter:
             self.goal = "REVERTED"
         elif (outer := self.shape.outer(scope)) != NOBODY:
             self._decide(outer)
-        elif declared.revert_scope == "flow":
+        elif declared.revert_scope == "flow" and scope:
             self.goal = "FAILED"
             self._undo(span)
             self.state = "FAILED"

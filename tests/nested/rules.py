@@ -355,7 +355,7 @@ class Rules:
             outer = self.shape.outer(scope)
             if outer != NOBODY:
                 self._fail(outer)
-            elif self.plan.scopes[scope].revert_scope == "flow":
+            elif self.plan.scopes[scope].revert_scope == "flow" and scope:
                 self._turn_round("FAILED", scope)
             else:
                 self._turn_round("REVERTED")

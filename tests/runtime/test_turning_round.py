@@ -273,3 +273,288 @@ def test_steps_of_a_run_that_is_taken_up_take_nothing_that_it_has_already() -> N
             af.Engine(never_revert="no")  # type: ignore[arg-type]
 
     run(main)
+
+
+# --- Taken up after a failure -----------------------------------------------------------------------------------------
+
+
+def named(name: str, log: list[str], *, fails: Any = (), **options: Any) -> Any:
+    """Return a task that says so when it runs and, with a "-" before, when it is undone; it fails if *fails* has it."""
+
+    @af.task(name=name, **options)
+    async def work() -> None:
+        log.append(name)
+        if name in fails:
+            raise ValueError(name)
+
+    @work.revert
+    async def undo() -> None:
+        log.append(f"-{name}")
+
+    return work
+
+
+def test_a_run_that_was_to_be_undone_never_goes_forward_again() -> None:
+    """Also where it ended FAILED because a task is gone that nobody can undo any more."""
+    log: list[str] = []
+
+    async def main() -> None:
+        async with af.Engine() as engine:
+            a, b, c = (named(name, log) for name in "abc")
+            steps = engine.steps(af.linear("f", a, b, c), run_id="r")
+            async for step in steps:
+                if "c" in step.due:
+                    step.run.cancel("enough")
+                if "-b" in step.due:
+                    break
+            await steps.aclose()
+            for _ in range(2):
+                with pytest.raises(af.RunFailed, match="NOT everything") as failed:
+                    await engine.resume("r", af.linear("f", a, c), accept_changes=True)
+                assert list(failed.value.failures) == ["b (revert)"]
+
+    run(main)
+    assert log == ["a", "b", "-a"]
+
+
+def test_a_failed_run_goes_on_under_a_changed_flow() -> None:
+    """The very case that a resume is for: somebody has mended the flow."""
+    log: list[str] = []
+
+    async def main() -> None:
+        async with af.Engine() as engine:
+            inner = af.linear("i", named("a", log, fails="a"), retry=af.AlwaysRevert(), revert_scope="flow")
+            with pytest.raises(af.RunFailed):
+                await engine.run(af.linear("f", inner), run_id="r")
+            mended = af.linear("i", named("a", log), retry=af.AlwaysRevert(), revert_scope="flow")
+            await engine.resume("r", af.linear("f", mended, named("b", log)))
+
+    run(main)
+    assert log == ["a", "-a", "a", "b"]
+
+
+def test_a_flow_that_has_settled_is_not_asked_when_its_value_is_made_again(tmp_path: Path) -> None:
+    """Later tasks have used it: undoing it under them would break the order."""
+    log: list[str] = []
+
+    class Asked(af.Controller):
+        name = "asked"
+
+        async def execute(self) -> None: ...
+
+        async def on_failure(self, history: af.History) -> af.Decision:
+            log.append("asked")
+            return af.Decision.RETRY
+
+    @af.task(provides="v", checkpoint=False)
+    async def made() -> object:
+        log.append("made")
+        if log.count("made") == 2:
+            raise ValueError
+        return object()
+
+    @made.revert
+    async def unmade() -> None:
+        log.append("-made")
+
+    @af.task
+    async def reads(v: object) -> None:
+        log.append("reads")
+
+    @reads.revert
+    async def unread() -> None:
+        log.append("-reads")
+
+    @af.task
+    async def last(v: object) -> None: ...
+
+    async def main() -> None:
+        flow = af.linear("f", af.linear("inner", made, retry=Asked()), reads, last)
+        async with af.Engine(tmp_path / "runs.db") as engine:
+            await up_to("last", engine, flow)
+        async with af.Engine(tmp_path / "runs.db") as engine:
+            with pytest.raises(af.RunFailed) as failed:
+                await engine.resume("r", flow)
+            assert failed.value.reverted
+
+    run(main, owns_time=False)
+    assert log == ["made", "reads", "made", "-reads", "-made"]
+
+
+@pytest.mark.parametrize("wait", ["3", None, -1, float("inf"), float("nan"), True])
+@pytest.mark.parametrize("of", ["flow", "task"])
+def test_a_backoff_that_gives_no_seconds_is_a_failure(wait: Any, of: str, tmp_path: Path) -> None:
+    """And leaves a journal that can be read."""
+
+    class Odd:
+        def delay(self, attempt: int, rng: Any = None) -> Any:
+            return wait
+
+    async def main() -> None:
+        async with af.Engine(tmp_path / "runs.db") as engine:
+            task = bad.with_options(retry=af.Retry(3, Odd())) if of == "task" else bad
+            flow = af.linear("f", task, retry=af.Times(3, backoff=Odd()) if of == "flow" else None)
+            with pytest.raises(af.RunFailed) as failed:
+                await engine.run(flow, run_id="r")
+            assert failed.group_contains(ValueError, match="says to wait .* return seconds, 0 or more")
+            assert (await engine.inspect("r")).state is RunState.REVERTED
+
+    run(main, owns_time=False)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_an_interrupt_in_a_condition_suspends_the_run(error: type[BaseException], tmp_path: Path) -> None:
+    """As one in a body does, so that nothing is lost by Ctrl-C at an odd moment."""
+
+    def interrupts() -> bool:
+        raise error
+
+    async def main() -> None:
+        async with af.Engine(tmp_path / "runs.db") as engine:
+            await engine.run(af.linear("f", bad.with_options(when=interrupts)), run_id="r")
+
+    with pytest.raises(error):
+        asyncio.run(main())
+
+    async def look() -> RunState:
+        async with af.Engine(tmp_path / "runs.db") as engine:
+            return (await engine.inspect("r")).state
+
+    assert asyncio.run(look()) is RunState.SUSPENDED
+
+
+def test_a_controller_goes_on_with_its_attempt_after_a_run_has_failed_elsewhere() -> None:
+    """What it has tried it has tried, and what it was about to try it still tries once."""
+    tried: list[int] = []
+    log: list[str] = []
+    hangs = asyncio.Event()
+
+    @af.task
+    async def tries(value: int) -> None:
+        tried.append(value)
+        if value == 2 and not hangs.is_set():
+            hangs.set()
+            await asyncio.Event().wait()
+        if value < 3:
+            raise ValueError
+
+    @af.task
+    async def fails_once() -> None:
+        await hangs.wait()
+        if log.append("elsewhere") or len(log) == 1:
+            raise ValueError
+
+    async def main() -> None:
+        each = af.linear("each", tries, retry=af.ForEach([1, 2, 3], provides="value"))
+        other = af.linear("other", fails_once, retry=af.AlwaysRevert(), revert_scope="flow")
+        async with af.Engine() as engine:
+            with pytest.raises(af.RunFailed):
+                await engine.run(af.unordered("f", each, other), run_id="r")
+            await engine.resume("r")
+
+    run(main)
+    assert tried == [1, 2, 2, 3]
+
+
+def test_a_whole_run_that_is_undone_as_a_flow_is_undone() -> None:
+    """``revert_scope="flow"`` on the outermost flow leaves nothing to keep."""
+    log: list[str] = []
+
+    async def main() -> None:
+        flow = af.linear("f", named("a", log), named("b", log, fails="b"), retry=af.Times(1), revert_scope="flow")
+        async with af.Engine() as engine:
+            with pytest.raises(af.RunFailed, match="everything it had done is undone") as failed:
+                await engine.run(flow)
+            assert failed.value.reverted
+
+    run(main)
+    assert log == ["a", "b", "-b", "-a"]
+
+
+def test_who_is_not_wanted_any_more_is_not_asked_on() -> None:
+    """A controller that is thinking about a flow must not act while the run is being undone."""
+    said: list[str] = []
+    begun = asyncio.Event()
+
+    class Thinks(af.Controller):
+        name = "thinks"
+
+        async def execute(self) -> None: ...
+
+        async def on_failure(self, history: af.History) -> af.Decision:
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                said.append("stopped")
+            return af.Decision.RETRY
+
+        async def revert(self) -> None:
+            said.append("undone")
+
+    async def main() -> None:
+        async with af.Engine() as engine:
+            started = await engine.start(af.linear("f", bad, retry=Thinks()))
+            await begun.wait()
+            started.cancel("enough")
+            with pytest.raises(af.RunCancelled):
+                await started
+
+    run(main)
+    assert sorted(said) == ["stopped", "undone"]
+
+
+def test_a_function_that_is_mapped_may_be_of_any_kind() -> None:
+    """A class, an object with an async call; what it fails of is seen as it is."""
+
+    class Doubles:
+        __name__ = "doubles"
+
+        async def __call__(self, value: int) -> int:
+            return 2 * value
+
+    async def fails(value: int) -> int:
+        raise ValueError(value)
+
+    async def main() -> None:
+        async with af.Engine() as engine:
+            given = {"a": "1", "b": "2"}
+            ints = af.map_task(int, requires=["a", "b"], provides="ints")
+            assert (await engine.run(af.linear("f", ints), given))["ints"] == [1, 2]
+            twice = af.map_task(Doubles(), requires=["a"], provides="twice")
+            assert (await engine.run(af.linear("f", twice), {"a": 1}))["twice"] == [2]
+            with pytest.raises(af.RunFailed) as failed:
+                await engine.run(af.linear("f", af.map_task(fails, requires=["a"])), {"a": 1})
+            assert isinstance(failed.value.exceptions[0], ValueError)
+            later = af.map_task(lambda value: fails(value), requires=["a"], name="later")
+            with pytest.raises(af.RunFailed) as failed:
+                await engine.run(af.linear("f", later), {"a": 1})
+            assert failed.group_contains(TypeError, match="something to await; make it an async def")
+
+    run(main, owns_time=False)
+
+
+def test_a_removed_flow_that_was_late_is_named() -> None:
+    """And not taken for the flow around it."""
+
+    @af.task
+    async def hangs() -> None:
+        await asyncio.Event().wait()
+
+    @hangs.revert
+    async def undo() -> None: ...
+
+    async def main() -> None:
+        async with af.Engine(clock=LoopClock()) as engine:
+            late = af.linear("late", hangs, timeout=5.0)
+            steps = engine.steps(af.linear("f", late), run_id="r")
+            async for step in steps:
+                if "-late/hangs" in step.due:
+                    break
+            await steps.aclose()
+            with pytest.raises(af.RunFailed) as failed:
+                await engine.resume("r", af.linear("f"), accept_changes=True)
+            assert set(failed.value.failures) == {"late", "late/hangs (revert)"}
+            assert failed.group_contains(af.FlowTimedOut, match=r"flow 'late' took longer than its timeout of 5\.0 s")
+
+    run(main)
