@@ -25,7 +25,8 @@ from asyncflow.stores.seal import seal_record
 
 # One that is there is named by what is in it, so it differs only if it is damaged; this mends it.
 KEEP_BLOB = (
-    "INSERT INTO blobs(digest, body) VALUES (?1, ?2) ON CONFLICT(digest) DO UPDATE SET body = ?2 WHERE body IS NOT ?2"
+    "INSERT INTO blobs(digest, body) VALUES (?, ?) "
+    "ON CONFLICT(digest) DO UPDATE SET body = excluded.body WHERE body IS NOT excluded.body"
 )
 USE_BLOB = "INSERT INTO uses(run, blob) SELECT ?, key FROM blobs WHERE digest = ? ON CONFLICT DO NOTHING"
 

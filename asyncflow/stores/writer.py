@@ -440,8 +440,9 @@ def _answer(append: JointAppend, answer: Record | Failure | AsyncflowError) -> N
 async def keep_plan(database: Database, digest: str, body: bytes) -> None:
     """Keep a recorded plan; nothing happens if it is there, unless it is damaged."""
     await database.fetch(
-        "INSERT INTO plans(digest, body, checksum) VALUES (?1, ?2, ?3) ON CONFLICT(digest) "
-        "DO UPDATE SET body = ?2, checksum = ?3 WHERE body IS NOT ?2 OR checksum IS NOT ?3",
+        "INSERT INTO plans(digest, body, checksum) VALUES (?, ?, ?) ON CONFLICT(digest) "
+        "DO UPDATE SET body = excluded.body, checksum = excluded.checksum "
+        "WHERE body IS NOT excluded.body OR checksum IS NOT excluded.checksum",
         (digest, body, seal_plan(digest, body)),
     )
 

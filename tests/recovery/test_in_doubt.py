@@ -25,8 +25,8 @@ from asyncflow.codec import Codec
 from asyncflow.stores.sqlite import SqliteStore
 from tests.recovery.doubt import World, flow_in, live
 
-lives = multiprocessing.get_context("forkserver")
-lives.set_forkserver_preload(["tests.recovery.doubt"])
+forked = multiprocessing.get_context("forkserver")
+forked.set_forkserver_preload(["tests.recovery.doubt"])
 
 PLAN = flow_in(World(Path(), None)).compile()
 KEPT = ("first", "second")
@@ -73,8 +73,8 @@ def look(folder: Path) -> Left | None:
     return Left(found[0], ledger, World(folder, None).deeds(), found[1])
 
 
-def check(left: Left) -> None:
-    """Hold what was left against what is promised at any time."""
+def check(left: Left, lives: int) -> None:
+    """Hold what so many lives have left against what is promised at any time."""
     for path in KEPT:
         amounts = [amount for where, _, amount in left.ledger if where == path]
         # Exactly once: each ending on record has its line, and no line is without one.
@@ -85,7 +85,7 @@ def check(left: Left) -> None:
         assert forth == [f"r/{path}#1", f"r/{path}#2"][: len(forth)], "the key is new once the task was undone"
     assert len({key for _, key, _ in left.ledger}) == len(left.ledger)
     done = Counter(left.deeds)
-    for what, most in (("careful", 1), ("asked", 1), ("keyed", 2), ("unkeyed", 2)):
+    for what, most in (("careful", 1), ("asked", 1), ("keyed", lives), ("unkeyed", lives)):
         counts = [count for (kind, _), count in done.items() if kind == what]
         assert all(count <= most for count in counts), (what, left)
         if what != "unkeyed":
@@ -93,9 +93,9 @@ def check(left: Left) -> None:
             assert {key for kind, key in done if kind == what} <= {f"r/{what}#1", f"r/{what}#2"}
 
 
-def check_end(left: Left) -> None:
+def check_end(left: Left, lives: int) -> None:
     """Hold the end of a run against what is promised of that."""
-    check(left)
+    check(left, lives)
     assert left.state in (af.RunState.SUCCEEDED, af.RunState.REVERTED)
     for path in KEPT:
         total = sum(amount for where, _, amount in left.ledger if where == path)
@@ -106,7 +106,7 @@ def check_end(left: Left) -> None:
 
 def die(folder: Path, die_at: int | str | None) -> bool:
     """Have a life in a process of its own, and return whether it died before its end."""
-    life = lives.Process(target=live, args=(folder, die_at))
+    life = forked.Process(target=live, args=(folder, die_at))
     life.start()
     life.join()
     assert life.exitcode in (0, -signal.SIGKILL)
@@ -117,14 +117,14 @@ def suffer(folder: Path, *deaths: int) -> int:
     """Run the flow in as many lives as it takes, the first of which die at these points; return how many did."""
     folder.mkdir()
     died = 0
-    for die_at in (*deaths, None):
+    for lives, die_at in enumerate((*deaths, None), start=1):
         last = die(folder, die_at)
         died += last
         left = look(folder)
         if left is not None:
-            check(left)
+            check(left, lives)
     assert not last and left is not None
-    check_end(left)
+    check_end(left, lives)
     return died
 
 
@@ -135,7 +135,7 @@ def after_death(folder: Path, at: str) -> Left:
     live(folder, None)
     left = look(folder)
     assert left is not None
-    check_end(left)
+    check_end(left, lives=2)
     return left
 
 
@@ -145,7 +145,7 @@ def count_points(folder: Path) -> int:
     points = live(folder, None)
     left = look(folder)
     assert left is not None and left.state is af.RunState.SUCCEEDED
-    check_end(left)
+    check_end(left, lives=1)
     return points
 
 
