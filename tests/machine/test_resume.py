@@ -460,6 +460,32 @@ def _unkept(plan: Any, *names: str, kept: str = "") -> list[m.Record]:
     return [m.Record(0.0, events)]
 
 
+@pytest.mark.xfail(reason="a resume counts only direct edges, and this value's edge leads through a controller")
+def test_what_reads_an_unkept_value_in_a_flow_with_a_controller_waits_until_it_is_there_again() -> None:
+    """Else it fails for want of it, or takes its default."""
+
+    @decorated(provides="a", checkpoint=False)
+    def unkept() -> int:
+        return 1
+
+    @decorated
+    def needs(a: int) -> int:
+        return a
+
+    plan = linear("f", unkept, linear("again", needs, retry=Times(2))).compile()
+    first, ruler, reader = (plan.index(path) for path in ("unkept", "again/times", "again/needs"))
+    events = [
+        m.RunStarted("run", "f", PLAN, {}),
+        *(m.AttemptStarted(first, 1), m.AttemptSucceeded(first, Sealed())),
+        *(m.AttemptStarted(ruler, 1), m.AttemptSucceeded(ruler, Sealed(payload=b"1"))),
+        m.AttemptStarted(reader, 1),
+    ]
+    machine = fold([m.Record(0.0, events)], {PLAN: plan})
+    for event in recovery(machine):
+        machine.apply(event)
+    assert [command.task for command in machine.due() if isinstance(command, m.Start)] == [first]
+
+
 # --- A changed flow ---------------------------------------------------------------------------------------------------
 
 
