@@ -89,9 +89,16 @@ def examples(session: nox.Session) -> None:
 
 @nox.session
 def proof(session: nox.Session) -> None:
-    """Run what takes long: fifty kills of the main job, and many more examples of every property."""
+    """Run what takes long: ten thousand kills, and many more examples of every property."""
     install(session, "test")
     session.run("python", "-m", "pytest", "-q", "-n", "auto", "-m", "slow", *session.posargs)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Keep a process under load for 20 minutes and kill it every 20 s. For less: ``nox -s soak -- 120 --every 5``."""
+    install(session, "test")
+    session.run("python", "tests/kills/soak.py", *session.posargs)
 
 
 @nox.session

@@ -382,7 +382,11 @@ class Engine:
         """
         self._check_open()
         found: list[Run[Any]] = []
-        for info in await self._store.runs():
+        # Asked for by state: a file may hold a thousand times as many runs that have ended.
+        left: dict[str, RunInfo] = {}
+        for state in (RunState.INTERRUPTED, RunState.SUSPENDED):
+            left.update((info.run_id, info) for info in await self._store.runs(state=state))
+        for info in left.values():
             try:
                 if info.run_id not in self._runs and await self._launcher.is_left(info):
                     found.append(await self.take_up(info.run_id))

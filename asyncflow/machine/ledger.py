@@ -362,7 +362,8 @@ class Ledger:
             if states[task] in SETTLED:
                 self._settle(task)
         for control in self.controls.values():
-            control.busy = self._busy_in(control.scope)
+            # Counted down in this phase alone.
+            control.busy = self._busy_in(control.scope) if control.phase is ControlPhase.STOPPING else 0
             if control.undoing is not None:
                 control.undoing = self._reverse_order(control.scope)
         if self._undoing is not None:
