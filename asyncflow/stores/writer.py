@@ -441,7 +441,7 @@ async def keep_plan(database: Database, digest: str, body: bytes) -> None:
     """Keep a recorded plan; nothing happens if it is there, unless it is damaged."""
     await database.fetch(
         "INSERT INTO plans(digest, body, checksum) VALUES (?1, ?2, ?3) ON CONFLICT(digest) "
-        "DO UPDATE SET body = ?2, checksum = ?3 WHERE body IS NOT ?2 OR checksum IS NOT ?3",
+        "DO UPDATE SET body = ?2, checksum = ?3 WHERE digest = ?1 AND (body IS NOT ?2 OR checksum IS NOT ?3)",
         (digest, body, seal_plan(digest, body)),
     )
 
