@@ -134,7 +134,7 @@ def list_runs(
     limit: Annotated[int, typer.Option(min=1, help="how many at most, newest first")] = 50,
     as_json: AsJson = False,
 ) -> None:
-    """List runs, newest first. INTERRUPTED: the process that ran it is gone; resume it."""
+    """List runs, newest first. INTERRUPTED: the process that ran it is gone; resume it. DAMAGED: see --json why."""
     _must_exist(db)
     try:
         wanted = None if state is None else af.RunState(state.upper())

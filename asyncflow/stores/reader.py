@@ -116,7 +116,9 @@ class Reader:
         rows = await self._database.fetch(f"{_ROWS} WHERE r.id = ?", (run_id,))
         if rows:
             row = Standing(*rows[0])
-            if damage := row.damage():
+            # What is found under an id need not bear it: an index that is damaged may lead anywhere.
+            damage = row.damage() if row.run_id == run_id else "the index of the runs leads to another"
+            if damage is not None:
                 raise self._damaged(run_id, damage)
             return row
         # The index may have lost it. Asked only here, where nobody is in a hurry any more.

@@ -23,10 +23,11 @@ from asyncflow.stores.line import Line
 from asyncflow.stores.loan import SAVEPOINT, end_loans, lent
 from asyncflow.stores.seal import seal_record
 
-# One that is there is named by what is in it, so it differs only if it is damaged; this mends it.
+# One that is there is named by what is in it, so it differs only if it is damaged; this mends it. Its own name is
+# looked at too, since an index that is damaged may lead to another.
 KEEP_BLOB = (
-    "INSERT INTO blobs(digest, body) VALUES (?, ?) "
-    "ON CONFLICT(digest) DO UPDATE SET body = excluded.body WHERE body IS NOT excluded.body"
+    "INSERT INTO blobs(digest, body) VALUES (?, ?) ON CONFLICT(digest) "
+    "DO UPDATE SET body = excluded.body WHERE digest = excluded.digest AND body IS NOT excluded.body"
 )
 USE_BLOB = "INSERT INTO uses(run, blob) SELECT ?, key FROM blobs WHERE digest = ? ON CONFLICT DO NOTHING"
 

@@ -441,8 +441,8 @@ async def keep_plan(database: Database, digest: str, body: bytes) -> None:
     """Keep a recorded plan; nothing happens if it is there, unless it is damaged."""
     await database.fetch(
         "INSERT INTO plans(digest, body, checksum) VALUES (?, ?, ?) ON CONFLICT(digest) "
-        "DO UPDATE SET body = excluded.body, checksum = excluded.checksum "
-        "WHERE body IS NOT excluded.body OR checksum IS NOT excluded.checksum",
+        "DO UPDATE SET body = excluded.body, checksum = excluded.checksum WHERE digest = excluded.digest "
+        "AND (body IS NOT excluded.body OR checksum IS NOT excluded.checksum)",
         (digest, body, seal_plan(digest, body)),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -47,28 +47,31 @@ class Disk:
     n: int = 0
     count: int = 0
 
-    async def fetch(self, connection: aiosqlite.Connection, sql: str, parameters: Sequence[Any] = ()) -> Any:
+    async def ask(self, connection: aiosqlite.Connection, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Have *fn* called in the thread of *connection*, or not."""
+        if fn.__name__ == "close":
+            return await _ask(connection, fn, *args, **kwargs)
         self.count += 1
         fails = self.n and (self.count == self.n or (self.fault.stays and self.count > self.n))
         # Nothing is written by going back, and SQLite can always do it.
-        if not fails or sql == "ROLLBACK":
-            return await _fetch(connection, sql, parameters)
+        if not fails or args[:1] == ("ROLLBACK",):
+            return await _ask(connection, fn, *args, **kwargs)
         if self.fault.is_done:
-            await _fetch(connection, sql, parameters)
+            await _ask(connection, fn, *args, **kwargs)
         error = sqlite3.OperationalError(f"a test lets it fail: {self.fault.name}")
         error.sqlite_errorcode = self.fault.code
         raise error
 
 
-_fetch = aiosqlite.Connection.execute_fetchall
+_ask = aiosqlite.Connection._execute
 
 
 @contextmanager
 def installed(disk: Disk) -> Iterator[Disk]:
-    """Have every connection of this process ask *disk*, and nobody wait for a lock."""
+    """Have every connection of this process ask *disk*, and nobody wait for a lock that stays."""
     patience = database.PATIENCE
-    aiosqlite.Connection.execute_fetchall = (  # type: ignore[method-assign]
-        lambda connection, *args: disk.fetch(connection, *args)  # type: ignore[assignment]
+    aiosqlite.Connection._execute = (  # type: ignore[method-assign]
+        lambda connection, *args, **kwargs: disk.ask(connection, *args, **kwargs)  # type: ignore[assignment,misc]
     )
     if disk.fault.stays:
         # So that it gives up at the first try.
@@ -76,5 +79,5 @@ def installed(disk: Disk) -> Iterator[Disk]:
     try:
         yield disk
     finally:
-        aiosqlite.Connection.execute_fetchall = _fetch  # type: ignore[method-assign]
+        aiosqlite.Connection._execute = _ask  # type: ignore[method-assign]
         database.PATIENCE = patience

@@ -103,11 +103,16 @@ def change(path: Path, statement: str) -> None:
     database.close()
 
 
-def forget_last_row(path: Path, name: str) -> None:
-    """Have the page of a table or an index, which has but one, count one row less."""
+def root_page(path: Path, name: str) -> int:
     database = sqlite3.connect(path)
     [(page,)] = database.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (name,)).fetchall()
     database.close()
+    return int(page)
+
+
+def forget_last_row(path: Path, name: str) -> None:
+    """Have the page of a table or an index, which has but one, count one row less."""
+    page = root_page(path, name)
     body = bytearray(path.read_bytes())
     count = slice((page - 1) * 4096 + 3, (page - 1) * 4096 + 5)
     body[count] = (int.from_bytes(body[count], "big") - 1).to_bytes(2, "big")
@@ -182,6 +187,26 @@ def test_a_run_that_the_table_or_the_index_has_lost_is_missed(tmp_path: Path, na
 
     three_runs(path)
     forget_last_row(path, name)
+    asyncio.run(main())
+
+
+def test_an_index_that_leads_to_another_run_is_not_believed(tmp_path: Path) -> None:
+    """Found by turning bytes: one in the index, and who asks for a run is told of another, in good order."""
+    path = tmp_path / "runs.db"
+
+    async def main() -> None:
+        async with opened(path) as store:
+            for ask_for in (store.info, store.read, store.claim):
+                with pytest.raises(CorruptRecord, match=r"run 'b' .*: the index of the runs leads to another"):
+                    await ask_for("b")
+            assert await numbers(store, "c") == [0, 1, 2]
+
+    three_runs(path)
+    # The page's list of rows, a b c, becomes c b c: what is found on the way to b is b, and where the way ends is c.
+    begin = (root_page(path, "sqlite_autoindex_runs_1") - 1) * 4096 + 8
+    body = bytearray(path.read_bytes())
+    body[begin : begin + 2] = body[begin + 4 : begin + 6]
+    path.write_bytes(body)
     asyncio.run(main())
 
 
