@@ -77,7 +77,8 @@ class Gleaner:
             if info.run_id in self._ours or self._passed_over.get(info.run_id) == info.updated:
                 continue
             try:
-                if await self._is_left(info):
+                # Looked at anew: while those before it were taken up, another may have brought it to its end.
+                if await self._is_left(info) and await self._is_left(await self._store.info(info.run_id)):
                     self.found.append(await self._take_up(info.run_id))
                     continue
             except RunBusy:

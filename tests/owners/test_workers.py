@@ -105,8 +105,8 @@ def test_eight_processes_share_what_one_has_left(tmp_path: Path) -> None:
             each.hears("ready")
         for each in workers:
             each.tell("go")
-        shares = [int(each.hears("did")) for each in workers]
-    assert sum(shares) == 200
+        # A run may be met twice, the second time when it has ended; that does nothing.
+        assert sum(int(each.hears("did")) for each in workers) >= 200
     deeds = (tmp_path / "deeds").read_text().split()
     assert sorted(map(int, deeds)) == list(range(200))
 

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import asyncflow as af
 
-FILE = Path(sys.argv[1] if __name__ == "__main__" else "runs.db")
+# Also in the copy of this module that recover() imports, by the path that a journal keeps of a flow in ``__main__``.
+FILE = Path(sys.argv[1] if Path(sys.argv[0]).name == "worker.py" else "runs.db")
 
 
 def say(what: str) -> None:
