@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from datetime import datetime
 
@@ -55,6 +56,13 @@ def at_least_one(name: str, value: int) -> int:
     """Return *value* if it is a whole number of at least 1, or raise DeclarationError."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise DeclarationError(f"{name}={value!r} must be a whole number of at least 1")
+    return value
+
+
+def seconds(name: str, value: float) -> float:
+    """Return *value* if it is a number of seconds above 0, or raise DeclarationError."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise DeclarationError(f"{name}={value!r:.80} must be a number of seconds above 0")
     return value
 
 

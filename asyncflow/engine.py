@@ -6,7 +6,6 @@ executors and which clock stand behind the seams.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
 from datetime import datetime
@@ -14,17 +13,19 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
 from asyncflow.callers import Callers
-from asyncflow.checks import at_least_one, check_observer, flag, interest_in, one_of, posix
+from asyncflow.checks import at_least_one, check_observer, flag, interest_in, one_of, posix, seconds
 from asyncflow.codec import Codec
-from asyncflow.errors import AsyncflowError, EngineClosed, InputError
+from asyncflow.errors import EngineClosed, InputError
 from asyncflow.executors.inline import InlineExecutor
 from asyncflow.executors.loop import LoopExecutor
 from asyncflow.executors.thread import ThreadExecutor
 from asyncflow.graph.flow import Flow
 from asyncflow.graph.pattern import as_flow
+from asyncflow.heart import heed
 from asyncflow.ids import check_run_id
 from asyncflow.interfaces import Clock, Observer, RunInfo, Store
 from asyncflow.launch import OBSERVERS_MAY_TAKE, Launcher
+from asyncflow.patience import Gleaner, Patience
 from asyncflow.runtime.clock import SystemClock
 from asyncflow.runtime.handle import Run
 from asyncflow.runtime.observe import Announcer
@@ -36,13 +37,9 @@ from asyncflow.states import RunState
 from asyncflow.stores.memory import MemoryStore
 from asyncflow.stores.sqlite import SqliteStore
 
-log = logging.getLogger("asyncflow")
-
 T = TypeVar("T")
 
 DURABILITY = ("full", "process", "lazy")
-HEARTBEAT = 1.0
-"""Seconds between two looks at what other processes ask of this engine's runs."""
 
 
 class Engine:
@@ -69,6 +66,7 @@ class Engine:
             or "finish".
         never_revert: Let a run that fails stand as it is, FAILED and resumable, instead of undoing it; no controller is
             asked. A run may choose for itself.
+        lease: Seconds without a sign of life (its process was stopped) after which others may take over its runs.
         keep: How many ended runs a journal in memory keeps.
         debug: Hand on decoded copies of values, so that code which relies on sharing them fails at once and not after a
             resume.
@@ -89,6 +87,7 @@ class Engine:
         cancel_grace: float = 10.0,
         on_failure: str = "cancel",
         never_revert: bool = False,
+        lease: float = 10.0,
         keep: int = 1000,
         debug: bool = False,
         store: Store | None = None,
@@ -96,8 +95,9 @@ class Engine:
     ) -> None:
         self._codec = Codec()
         self._durability = one_of("durability", durability, DURABILITY)
+        self._lease = seconds("lease", lease)
         if store is None:
-            store = MemoryStore(keep=keep) if path is None else SqliteStore(path, codec=self._codec)
+            store = MemoryStore(keep=keep) if path is None else SqliteStore(path, codec=self._codec, lease=self._lease)
         self._store = store
         fallback = "suspend" if store.location is not None else "revert"
         self._on_cancel = fallback if on_cancel is None else one_of("on_cancel", on_cancel, ("suspend", "revert"))
@@ -147,7 +147,7 @@ class Engine:
         self._is_open = True
         self._is_closing = self._callers.is_closing = False
         if self._store.keeps_bytes:
-            self._heart = asyncio.get_running_loop().create_task(self._beat(), name="asyncflow heartbeat")
+            self._heart = asyncio.create_task(heed(self._store, self._runs), name="asyncflow heartbeat")
         return self
 
     async def close(self) -> None:
@@ -189,20 +189,6 @@ class Engine:
         if not self._is_open or self._is_closing:
             state = "closing" if self._is_closing and self._is_open else "not open"
             raise EngineClosed(f"the engine is {state}; use it inside 'async with Engine(...)'")
-
-    async def _beat(self) -> None:
-        """Show that this engine lives, and do what other processes ask of its runs."""
-        while True:
-            await asyncio.sleep(HEARTBEAT)
-            try:
-                requests = await self._store.beat()
-            except Exception:  # also one that the store did not expect: without a heartbeat, others take this for dead
-                log.exception("the heartbeat could not be written")
-                continue
-            for request in requests:
-                run = self._runs.get(request.run_id)
-                if run is not None:
-                    run.cancel(request.reason) if request.kind == "cancel" else run.suspend(request.reason)
 
     # --- Running ------------------------------------------------------------------------------------------------------
 
@@ -268,6 +254,7 @@ class Engine:
         deadline: float | datetime | None = None,
         accept_changes: bool = False,
         on_cancel: str | None = None,
+        wait: float = 0.0,
     ) -> T:
         """
         Take a run up where it stood and return its value; a run that has ended gives again what it ended with.
@@ -278,6 +265,7 @@ class Engine:
             deadline: A new deadline, instead of the one that the run was given.
             accept_changes: Go on although the flow has changed in what has started already.
             on_cancel: As for :meth:`run`.
+            wait: Seconds to wait until the run's owner gives it up, dies, or has shown no life for its lease.
 
         Raises:
             RunNotFound: The journal has no such run.
@@ -287,9 +275,8 @@ class Engine:
             RunFailed, RunCancelled, RunSuspended: As :meth:`run` does.
         """
         policy = self._policy(on_cancel)
-        self._check_open()
-        taking = self._launcher.take_up(run_id, flow, deadline=posix(deadline), accept_changes=accept_changes)
-        return cast("T", await self._callers.attend(await self._callers.hold(taking, policy), policy))
+        run = await self._take_up(run_id, flow, deadline, accept_changes, policy, wait)
+        return cast("T", await self._callers.attend(run, policy))
 
     async def steps(
         self,
@@ -350,11 +337,27 @@ class Engine:
         *,
         deadline: float | datetime | None = None,
         accept_changes: bool = False,
+        wait: float = 0.0,
     ) -> Run[T]:
         """Do what :meth:`resume` does, and return the :class:`Run` instead of waiting for it."""
-        self._check_open()
-        taking = self._launcher.take_up(run_id, flow, deadline=posix(deadline), accept_changes=accept_changes)
-        return await self._callers.hold(taking, self._on_cancel)
+        return await self._take_up(run_id, flow, deadline, accept_changes, self._on_cancel, wait)
+
+    async def _take_up(
+        self,
+        run_id: str,
+        flow: Flow[..., Any] | None,
+        deadline: float | datetime | None,
+        accept_changes: bool,
+        policy: str,
+        wait: float,
+    ) -> Run[Any]:
+        # Each try is held by itself, so that a caller who is cancelled between two has nothing to wait for.
+        def attempt() -> Coroutine[Any, Any, Run[Any]]:
+            self._check_open()
+            taking = self._launcher.take_up(run_id, flow, deadline=posix(deadline), accept_changes=accept_changes)
+            return self._callers.hold(taking, policy)
+
+        return await Patience(wait, self._lease).until_free(attempt)
 
     async def reset(
         self, run_id: str, flow: Flow[..., T] | None = None, *, deadline: float | datetime | None = None
@@ -373,26 +376,26 @@ class Engine:
         taking = self._launcher.take_up(run_id, flow, deadline=posix(deadline), start_over=True)
         return await self._callers.hold(taking, self._on_cancel)
 
-    async def recover(self) -> list[Run[Any]]:
+    async def recover(self, *, wait: float = 0.0) -> list[Run[Any]]:
         """
         Take up every run that a dead or closed engine left unfinished, and return them.
 
         A run that someone suspended on purpose stays as it is. One that cannot be taken up (its flow cannot be found,
-        has changed, another engine was quicker, or it is damaged) is logged and passed over.
+        has changed, or it is damaged) is logged and passed over. Several engines may do this at once, and share the
+        runs.
+
+        Args:
+            wait: Seconds for which to go on looking, and take up also what others leave that die, close, or show no
+                life for their lease; ``math.inf`` until this is cancelled, which leaves the runs taken up to go on.
         """
         self._check_open()
-        found: list[Run[Any]] = []
-        # Asked for by state: a file may hold a thousand times as many runs that have ended.
-        left: dict[str, RunInfo] = {}
-        for state in (RunState.INTERRUPTED, RunState.SUSPENDED):
-            left.update((info.run_id, info) for info in await self._store.runs(state=state))
-        for info in left.values():
-            try:
-                if info.run_id not in self._runs and await self._launcher.is_left(info):
-                    found.append(await self.take_up(info.run_id))
-            except AsyncflowError as error:
-                log.warning("run %r is not recovered: %s", info.run_id, error)
-        return found
+        gleaner = Gleaner(self._store, self._runs, is_left=self._launcher.is_left, take_up=self.take_up)
+        patience = Patience(wait, self._lease)
+        await gleaner.look()
+        while await patience.pause():
+            self._check_open()
+            await gleaner.look()
+        return gleaner.found
 
     async def cancel(self, run_id: str, flow: Flow[..., Any] | None = None, *, reason: str = "cancelled") -> RunState:
         """

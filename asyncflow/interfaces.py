@@ -64,7 +64,10 @@ class RunInfo:
 
 @attrs.frozen
 class Request:
-    """What another process asks of a run that this one owns: ``kind`` is "cancel" or "suspend"."""
+    """
+    What another process asks of a run that this one owns: ``kind`` is "cancel" or "suspend". Or what it has done to it:
+    "overtaken", so that this one owns the run no more.
+    """
 
     run_id: str
     kind: str
@@ -170,6 +173,8 @@ class Store(Protocol):
         """
         Become the owner of an existing run; the epoch rises.
 
+        An owner that shows no life for its lease may be overtaken; it is watched from the first try.
+
         Raises:
             RunNotFound: There is none.
             RunBusy: A living engine owns it.
@@ -205,7 +210,7 @@ class Store(Protocol):
         ...
 
     async def beat(self) -> list[Request]:
-        """Show that this owner lives, and return what has been asked of its runs since the last beat."""
+        """Return what has been asked of this owner's runs, and what has befallen them, since the last beat."""
         ...
 
 

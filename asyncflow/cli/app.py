@@ -108,6 +108,9 @@ def resume(
     accept_changes: Annotated[
         bool, typer.Option(help="go on although the flow has changed in what has started")
     ] = False,
+    wait: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="how long to wait for a process that has the run")
+    ] = 0.0,
     durability: Annotated[str, typer.Option(help="full, process or lazy, for new runs of the same engine")] = "full",
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -115,14 +118,15 @@ def resume(
     """
     Go on with a run that was killed or suspended, and print its value.
 
-    What is done stays done. A run that has ended gives again what it ended with.
+    What is done stays done. A run that has ended gives again what it ended with. With --wait it is taken over from a
+    process that dies, or shows no life for its lease.
     """
     _must_exist(db)
     _path_of_here()
     flow = locate(target) if target else None
 
     async def doing(engine: af.Engine) -> af.Run[Any]:
-        return await engine.take_up(run_id, flow, accept_changes=accept_changes)
+        return await engine.take_up(run_id, flow, accept_changes=accept_changes, wait=wait)
 
     _run(doing, db, durability, quiet, as_json)
 

@@ -12,6 +12,7 @@ import sqlite3
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
@@ -19,6 +20,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 import aiosqlite
 
 from asyncflow.errors import NotAJournal, StoreError, TransactionMisuse
+from asyncflow.stores.wal_lock import WalLock
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -96,7 +98,7 @@ class Database:
     A statement outside any transaction is one by itself: it is written whole or not at all.
     """
 
-    def __init__(self, connection: aiosqlite.Connection, shown: str) -> None:
+    def __init__(self, connection: _Connection, shown: str) -> None:
         self._connection = connection
         self.shown = shown
         self._is_closed = False
@@ -131,6 +133,10 @@ class Database:
             await database.close()
             raise
         return database
+
+    def take_turns(self, turn: WalLock) -> None:
+        """Do everything from here on in turn with others that write to the file."""
+        self._connection.turn = turn
 
     async def fetch(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
         """
@@ -247,21 +253,36 @@ class _Transaction:
         await self._database.end_transaction(is_kept=False)
 
 
-def _connection(address: str) -> aiosqlite.Connection:
+class _Connection(aiosqlite.Connection):
+    """A connection that does everything in its turn, if there are turns to be taken."""
+
+    turn: WalLock | None = None
+
+    # What aiosqlite runs all of its methods by, for which it has no public name.
+    async def _execute(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        execute: Callable[..., Awaitable[Any]] = super()._execute
+        if self.turn is None:
+            return await execute(fn, *args, **kwargs)
+        # In the connection's thread, as part of the same trip.
+        return await execute(self.turn.around, self._conn, partial(fn, *args, **kwargs))
+
+
+def _connection(address: str) -> _Connection:
     """
     Return a connection whose thread is a daemon.
 
     A process whose engine was never closed must still be able to end; SQLite loses nothing by that. aiosqlite does not
     let one choose, but a thread takes after the one that makes it.
     """
-    made: list[aiosqlite.Connection] = []
+    made: list[_Connection] = []
+
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(
+            address, uri=True, isolation_level=None, timeout=_BUSY_TIMEOUT, factory=LendableConnection
+        )
 
     def make() -> None:
-        made.append(
-            aiosqlite.connect(
-                address, uri=True, isolation_level=None, timeout=_BUSY_TIMEOUT, factory=LendableConnection
-            )
-        )
+        made.append(_Connection(connect, iter_chunk_size=64))
 
     maker = threading.Thread(target=make, daemon=True)
     maker.start()

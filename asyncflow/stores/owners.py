@@ -2,7 +2,9 @@
 Who is alive: each owner of runs holds a POSIX record lock on one byte of a file beside the database.
 
 The kernel frees the lock the moment the process is gone, however it went, so a free lock is a dead owner: no clock is
-compared and nothing has to time out. The byte's offset is the owner's key. The file stays empty and stays in place.
+compared and nothing has to time out. The byte's offset is the owner's key. One that lives
+shows besides that it is well; :mod:`~asyncflow.stores.pulse` has how, and what the file contains. Byte 0 is nobody's
+key: by locking it, those who write take turns where they must. The file stays in place.
 
 Two properties of POSIX locks shape this module. A process never conflicts with itself, so who lives *here* is kept in a
 set. And closing any descriptor of the file drops all locks the process has on it, so there is one descriptor for each
@@ -17,6 +19,7 @@ import sys
 import threading
 
 from asyncflow.errors import StoreError
+from asyncflow.stores.pulse import LEASE, Pulse, Stillness, Watch
 
 if sys.platform != "win32":
     import fcntl
@@ -27,16 +30,29 @@ IS_SUPPORTED = sys.platform != "win32"
 SUFFIX = "-owners"
 """What the lock file's name adds to the database's."""
 
+_TURN = 0
+
 
 class _LockFile:
     """One lock file in this process: its descriptor, how many stores use it, and the keys that they hold."""
 
-    __slots__ = ("descriptor", "held", "users")
+    __slots__ = ("descriptor", "held", "mutex", "path", "users")
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, path: str) -> None:
         self.descriptor = descriptor
+        self.path = path
+        # Of those in this process who want byte 0.
+        self.mutex = threading.Lock()
         self.users = 0
         self.held: set[int] = set()
+
+    def try_lock(self) -> bool:
+        """Lock byte 0, and return whether that worked; False means that another process has it."""
+        return _lock(self.descriptor, _TURN, self.path)
+
+    def unlock(self) -> None:
+        """Let the other processes have byte 0."""
+        _unlock(self.descriptor, _TURN)
 
 
 # By real path. Engines may live in several threads, each with a loop of its own.
@@ -59,16 +75,18 @@ if hasattr(os, "register_at_fork"):
 class OwnerLocks:
     """The locks of one store on the owners' file of its database."""
 
-    __slots__ = ("_file", "_path")
+    __slots__ = ("_file", "_path", "_pulses", "_watch")
 
     def __init__(self, database: str) -> None:
         """*database* is a real path, so that all spellings of one file meet at one lock file."""
         self._path = database + SUFFIX
+        self._pulses: dict[int, Pulse] = {}
+        self._watch = Watch()
         with _guard:
             file = _files.get(self._path)
             if file is None:
                 try:
-                    file = _LockFile(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644))
+                    file = _LockFile(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644), self._path)
                 except OSError as error:
                     raise StoreError(
                         f"{self._path!r}, which tells the living from the dead, cannot be opened: {error.strerror}; "
@@ -79,9 +97,16 @@ class OwnerLocks:
             file.users += 1
         self._file: _LockFile | None = file
 
-    def hold(self, key: int) -> None:
+    @property
+    def turn(self) -> _LockFile:
+        """What those who write lock to take turns."""
+        return self._opened()
+
+    def hold(self, key: int, *, lease: float = LEASE) -> None:
         """
         Live as the owner *key* until :meth:`let_go`, or until this process is gone.
+
+        Who shows no life for *lease* seconds, although it lives, may be overtaken.
 
         Raises:
             StoreError: The file system has no locks, or another process has this one.
@@ -93,17 +118,36 @@ class OwnerLocks:
                     f"owner {key} of {self._path!r} is another process; was the journal replaced by a copy?"
                 )
             file.held.add(key)
+        try:
+            self._pulses[key] = Pulse(file.descriptor, key, lease)
+        except OSError as error:
+            raise StoreError(f"{self._path!r} cannot be written: {error.strerror}", path=self._path) from error
 
     def let_go(self, key: int) -> None:
         """Be the owner *key* no longer."""
         file = self._opened()
+        pulse = self._pulses.pop(key, None)
+        if pulse is not None:
+            pulse.stop()
         with _guard:
             if key in file.held:
                 file.held.discard(key)
                 _unlock(file.descriptor, key)
 
     def is_alive(self, key: int) -> bool:
-        """Return whether the owner *key* lives, in this process or in another."""
+        """
+        Return whether the owner *key* lives, in this process or in another, and is well as far as was seen from here.
+
+        Every call is a look at the owner's counter, and an owner is watched from the first look at it.
+        """
+        return self.is_held(key) and not self.stillness(key).is_too_long
+
+    def stillness(self, key: int) -> Stillness:
+        """Look at the counter of the owner *key*, and return for how long it has been seen to stand still."""
+        return self._watch.look(self._opened().descriptor, key)
+
+    def is_held(self, key: int) -> bool:
+        """Return whether the owner *key* exists, well or not."""
         file = self._opened()
         with _guard:
             if key in file.held:
@@ -113,7 +157,8 @@ class OwnerLocks:
             if not _lock(file.descriptor, key, self._path, is_shared=True):
                 return True
             _unlock(file.descriptor, key)
-            return False
+        self._watch.forget(key)
+        return False
 
     def close(self) -> None:
         """Use the file no more; the last user in this process closes it."""

@@ -154,6 +154,18 @@ class Reader:
             )
         return [_damaged_info(run_id, "its row is lost") for _, run_id in lost]
 
+    async def heartbeat(self, owner: int) -> tuple[list[Row], dict[int, int]]:
+        """
+        Return what was asked of the runs of *owner* (key, run id, kind and reason, oldest first), and those runs: their
+        keys, each with its epoch.
+        """
+        asked = await self._database.fetch(
+            "SELECT q.key, r.id, q.kind, q.reason FROM requests AS q CROSS JOIN runs AS r ON r.key = q.run AND "
+            "r.owner = ? ORDER BY q.key",
+            (owner,),
+        )
+        return asked, dict(await self._database.fetch("SELECT key, epoch FROM runs WHERE owner = ?", (owner,)))
+
     def _infos(self, rows: list[Standing]) -> list[RunInfo]:
         # Asked once for each owner, however many runs it has.
         owners = {row.owner for row in rows if type(row.owner) is int and row.owner > 0}

@@ -101,8 +101,9 @@ def check_header(path: str, shown: str) -> None:
             header = opened.read(_HEADER_BYTES)
     except FileNotFoundError:
         return
-    if not header and Path(path + SUFFIX).exists():
-        # The file of the owners is made after the journal, so this was one.
+    owners = Path(path + SUFFIX)
+    if not header and owners.exists() and owners.stat().st_size:
+        # An owner counts in it once the journal has been made, so this was one.
         raise NotAJournal(
             f"{shown!r} is empty and was a journal, as {shown + SUFFIX!r} tells; restore it from a backup, or remove "
             "it to begin anew",

@@ -16,7 +16,7 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,12 +26,14 @@ from asyncflow.interfaces import Make, NewRun, Request, RunInfo
 from asyncflow.messages import Record
 from asyncflow.outcomes import Failure
 from asyncflow.states import RunState
-from asyncflow.stores import owners, schema
-from asyncflow.stores.database import Database, Row
+from asyncflow.stores import owners, schema, wal_lock
+from asyncflow.stores.database import PATIENCE, Database
 from asyncflow.stores.errand import see_out, send_on_errand
 from asyncflow.stores.line import Line
 from asyncflow.stores.owners import OwnerLocks
+from asyncflow.stores.pulse import LEASE
 from asyncflow.stores.reader import Reader, process
+from asyncflow.stores.wal_lock import WalLock
 from asyncflow.stores.writer import CHECKPOINT_BYTES, Writer, keep_plan
 
 T = TypeVar("T")
@@ -103,8 +105,8 @@ class SqliteStore:
     """
     Keeps journals in the SQLite file at *path*, which is made if it is not there.
 
-    Beside it SQLite keeps ``-wal`` and ``-shm`` while it is open, and asyncflow ``-owners``, an empty file by whose
-    locks processes see each other; it stays.
+    Beside it SQLite keeps ``-wal`` and ``-shm`` while it is open, and asyncflow ``-owners``, a small file by whose
+    locks and counters processes see each other; it stays. Who shows no life for *lease* seconds may be overtaken.
 
     Raises:
         StoreError: *path* names no file.
@@ -113,11 +115,12 @@ class SqliteStore:
     keeps_bytes = True
     location: str | None
 
-    def __init__(self, path: str | os.PathLike[str], *, codec: Codec) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, codec: Codec, lease: float = LEASE) -> None:
         self.location = self._shown = os.fsdecode(path)
         if self._shown in ("", ":memory:") or self._shown.startswith("file:"):
             raise StoreError(f"{self._shown!r} is not the path of a file; Engine() without a path keeps runs in memory")
         self._codec = codec
+        self._lease = lease
         # Two spellings of a path must meet at the same lock file and the same log.
         self._path = os.path.realpath(self._shown)
         # These four exist while the store is open, and while it opens and closes.
@@ -127,6 +130,8 @@ class SqliteStore:
         self._reader: Reader | None = None
         self._writer: Writer | None = None
         self._owner = 0
+        # Of the runs that are ours in the file: a heartbeat looks whether they still are.
+        self._lines: set[Line] = set()
         self._closing: asyncio.Task[None] | None = None
         # Plans that are known to be in the file.
         self._plans: set[str] = set()
@@ -159,15 +164,17 @@ class SqliteStore:
         try:
             self._check_path()
             self._database = await Database.connect(self._path, shown=self._shown, mode="rwc")
+            self._locks = OwnerLocks(self._path)
+            if wal_lock.is_needed():
+                self._database.take_turns(WalLock(self._locks.turn, shown=self._shown, patience=PATIENCE))
             await schema.prepare(self._database)
             # The writer copies the log itself, between two commits.
             await self._database.fetch("PRAGMA wal_autocheckpoint = 0")
             # Where fsync does not reach the disk (macOS), what does.
             await self._database.fetch("PRAGMA fullfsync = ON")
-            self._locks = OwnerLocks(self._path)
             reading = await Database.connect(self._path, shown=self._shown, mode="ro")
             self._reader = Reader(reading, self._locks, self._codec)
-            self._owner = await _become_owner(self._database, self._locks)
+            self._owner = await _become_owner(self._database, self._locks, self._lease)
             self._writer = Writer(self._database, self._owner)
         except BaseException:
             await self._let_go()
@@ -242,6 +249,7 @@ class SqliteStore:
                         await database.fetch("PRAGMA wal_checkpoint(TRUNCATE)")
                 await database.close()
         finally:
+            self._lines.clear()
             if locks is not None:
                 locks.let_go(owner)
                 locks.close()
@@ -266,11 +274,16 @@ class SqliteStore:
         line = Line(run.run_id, run.durability)
         creating = writer.create(line, run, None if is_known else plan(), first.at, body, blobs)
         await self._take_over(line, creating)
+        self._lines.add(line)
         self._plans.add(run.plan)
         return SqliteJournal(self, writer, self._codec, line)
 
     async def claim(self, run_id: str) -> SqliteJournal:
-        """Become the owner of a run that nobody alive owns; raise RunNotFound or RunBusy."""
+        """
+        Become the owner of a run that nobody owns who lives and is well; raise RunNotFound or RunBusy.
+
+        Each call is a look at the owner, so one that stands still is overtaken when this is tried again and again.
+        """
         writer, reader = self._opened()
         for _ in range(_TRIES_TO_CLAIM):
             found = await reader.standing(run_id)
@@ -278,6 +291,7 @@ class SqliteStore:
                 raise self._busy(run_id, found.owner, found.host, found.pid)
             line = Line(run_id, found.durability, found.key, found.epoch + 1, state=RunState(found.state))
             if await self._take_over(line, writer.run(_claiming(line, found.owner, self._owner))):
+                self._lines.add(line)
                 return SqliteJournal(self, writer, self._codec, line)
             # Another was quicker; look again who.
         raise RunBusy(
@@ -291,7 +305,7 @@ class SqliteStore:
 
         def give_up(done: asyncio.Future[T]) -> None:
             if not done.cancelled() and done.exception() is None and self._writer is not None:
-                self._writer.run(_releasing(line)).add_done_callback(_ignore)
+                self._writer.run(_releasing(line, self._owner)).add_done_callback(_ignore)
 
         try:
             return await asyncio.shield(pending)
@@ -303,6 +317,7 @@ class SqliteStore:
         """Give a run up once everything appended to it has been settled; raise what nobody has been told yet."""
         if line.is_released:
             return
+        self._lines.discard(line)
         writer, _ = self._opened()
         await writer.settle(line)
         error, was_told = line.error, line.is_told
@@ -311,8 +326,8 @@ class SqliteStore:
             f"run {line.run_id!r} in {self._shown!r} was given up by the engine that appends to it; resume it to go on",
             run_id=line.run_id,
         )
-        # Under our epoch, so a run that was overtaken stays with who has it now.
-        await writer.run(_releasing(line, self._heard.pop(line.run_id, ())))
+        # Under our epoch, so a run that was overtaken stays with who has it now, and with all that was asked of it.
+        await writer.run(_releasing(line, self._owner, self._heard.pop(line.run_id, ())))
         if error is not None and not was_told:
             raise error
 
@@ -327,9 +342,14 @@ class SqliteStore:
                 owner="this engine",
             )
         who = process(host, pid)
+        found = "is alive; wait for it, or end that process and resume the run then"
+        if self._locks is not None and (stillness := self._locks.stillness(owner)).shows:
+            found = (
+                f"is there and has shown no life for {stillness.seconds:.1f} s; resume with wait= to take over after "
+                f"{stillness.lease:g} s, or end that process"
+            )
         return RunBusy(
-            f"run {run_id!r} in {self._shown!r} belongs to {who}, which is alive; wait for it, or end that process and "
-            "resume the run then",
+            f"run {run_id!r} in {self._shown!r} belongs to {who}, which {found}",
             run_id=run_id,
             owner=who,
         )
@@ -385,26 +405,29 @@ class SqliteStore:
 
     async def beat(self) -> list[Request]:
         """
-        Show that this owner lives, and return what has been asked of its runs since the last beat.
+        Return what has been asked of this owner's runs since the last beat, and which of them another has taken over.
+
+        That it lives is shown by a thread of its own. Where nothing was asked, nothing is written here.
 
         A request stays in the file until the beat after the one that returned it, or until its run is released: if this
         process dies before the run has taken note, the run's next owner hears of it.
         """
-        writer, _ = self._opened()
-        done = [key for keys in self._heard.values() for key in keys]
-
-        async def beat(database: Database) -> list[Row]:
-            if done:
-                await database.fetch(_FORGET, (json.dumps(done),))
-            return await database.fetch(_BEAT, (self._owner, self._owner))
-
-        rows = await writer.run(beat)
-        self._heard.clear()
+        writer, reader = self._opened()
+        if done := [key for keys in self._heard.values() for key in keys]:
+            await writer.run(lambda database: database.fetch(_FORGET, (json.dumps(done), self._owner)))
+            self._heard.clear()
         await writer.checkpoint(at_least_bytes=CHECKPOINT_BYTES // 16)
+        # Before the look: what becomes ours meanwhile may not be in it.
+        lines = [line for line in self._lines if line.error is None]
+        asked, ours = await reader.heartbeat(self._owner)
         found: list[Request] = []
-        for key, run_id, kind, reason in json.loads(rows[0][0]) if rows else ():
+        for key, run_id, kind, reason in asked:
             self._heard.setdefault(run_id, []).append(key)
             found.append(Request(run_id, kind, reason))
+        for line in lines:
+            if ours.get(line.key) != line.epoch and not line.is_released:
+                writer.overtaken(line)
+                found.append(Request(line.run_id, "overtaken", "another engine has taken over the run"))
         return found
 
     def _opened(self) -> tuple[Writer, Reader]:
@@ -419,30 +442,27 @@ class SqliteStore:
 
 # --- Statements -----------------------------------------------------------------------------------------------------
 
-# One statement: shows that we live, and reads what is asked of our runs.
-_BEAT = """
-    UPDATE owners SET beat = beat + 1 WHERE key = ? RETURNING (
-        SELECT json_group_array(json_array(q.key, r.id, q.kind, q.reason))
-        FROM (SELECT * FROM requests ORDER BY key) AS q CROSS JOIN runs AS r ON r.key = q.run AND r.owner = ?
-    )
+# Only of runs that are still ours: what was asked of one that was overtaken is for its new owner to hear.
+_FORGET = """
+    DELETE FROM requests WHERE key IN (SELECT value FROM json_each(?))
+    AND EXISTS (SELECT 1 FROM runs AS r WHERE r.key = requests.run AND r.owner = ?)
 """
-_FORGET = "DELETE FROM requests WHERE key IN (SELECT value FROM json_each(?))"
 
 
-async def _become_owner(database: Database, locks: OwnerLocks) -> int:
+async def _become_owner(database: Database, locks: OwnerLocks, lease: float) -> int:
     # Locked before anyone can see the row: nobody may find it, see a free lock, and take us for dead.
     async with database.transaction():
         [(key,)] = await database.fetch(
             "INSERT INTO owners(host, pid, beat, started) VALUES (?, ?, 0, ?) RETURNING key",
             (socket.gethostname(), os.getpid(), time.time()),
         )
-        locks.hold(key)
+        locks.hold(key, lease=lease)
         # The row of a dead owner is kept only to name it in listings of what it left.
         idle = await database.fetch(
             "SELECT key FROM owners AS o WHERE key <> ? AND NOT EXISTS (SELECT 1 FROM runs WHERE owner = o.key)", (key,)
         )
         for (other,) in idle:
-            if not locks.is_alive(other):
+            if not locks.is_held(other):
                 await database.fetch("DELETE FROM owners WHERE key = ?", (other,))
     return int(key)
 
@@ -462,10 +482,10 @@ def _claiming(line: Line, owner: int | None, new_owner: int) -> Callable[[Databa
     return claim
 
 
-def _releasing(line: Line, heard: list[int] | tuple[()] = ()) -> Callable[[Database], Awaitable[None]]:
+def _releasing(line: Line, owner: int, heard: Sequence[int] = ()) -> Callable[[Database], Awaitable[None]]:
     async def release(database: Database) -> None:
         if heard:
-            await database.fetch(_FORGET, (json.dumps(heard),))
+            await database.fetch(_FORGET, (json.dumps(heard), owner))
         await database.fetch("UPDATE runs SET owner = NULL WHERE key = ? AND epoch = ?", (line.key, line.epoch))
 
     return release

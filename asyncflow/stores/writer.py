@@ -364,6 +364,11 @@ class Writer:
 
     # --- Bad news ---------------------------------------------------------------------------------------------------
 
+    def overtaken(self, line: Line) -> None:
+        """Write nothing more to *line*, which is another engine's by now."""
+        if line.error is None:
+            line.error = self._overtaken(line.run_id)
+
     def _fail(self, append: Append, error: AsyncflowError) -> None:
         line = append.line
         if line.error is None:
