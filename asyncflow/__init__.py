@@ -93,6 +93,8 @@ from asyncflow.runtime.report import FlowReport, RunReport, TaskReport
 from asyncflow.runtime.statistics import Statistics
 from asyncflow.runtime.stepper import Step
 from asyncflow.states import RunState, TaskState
+from asyncflow.stores.doctor import Remark, doctor
+from asyncflow.stores.verify import Finding, verify
 
 __version__ = "0.1.0"
 
@@ -118,6 +120,7 @@ __all__ = [
     "EngineClosed",
     "Exponential",
     "Failure",
+    "Finding",
     "Fixed",
     "Flow",
     "FlowError",
@@ -142,6 +145,7 @@ __all__ = [
     "PlanChanged",
     "RecordedError",
     "ReferenceMisuse",
+    "Remark",
     "ResourceMissing",
     "Results",
     "Retry",
@@ -181,6 +185,7 @@ __all__ = [
     "WrongDecision",
     "current",
     "default_for",
+    "doctor",
     "factory",
     "flow",
     "graph",
@@ -191,4 +196,5 @@ __all__ = [
     "resource",
     "task",
     "unordered",
+    "verify",
 ]

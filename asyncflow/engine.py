@@ -23,18 +23,18 @@ from asyncflow.executors.thread import ThreadExecutor
 from asyncflow.graph.flow import Flow
 from asyncflow.graph.pattern import as_flow
 from asyncflow.ids import check_run_id
-from asyncflow.interfaces import Clock, Observer, RunInfo, Store
+from asyncflow.interfaces import Clock, Observer, Store
 from asyncflow.launch import OBSERVERS_MAY_TAKE, Launcher
 from asyncflow.runtime.clock import SystemClock
 from asyncflow.runtime.handle import Run
 from asyncflow.runtime.observe import Announcer
 from asyncflow.runtime.permits import ENGINE, THREADS, Pool
-from asyncflow.runtime.report import RunReport, inspect
 from asyncflow.runtime.shelter import outlast, see_through
 from asyncflow.runtime.stepper import Step, Stepper
 from asyncflow.states import RunState
 from asyncflow.stores.memory import MemoryStore
 from asyncflow.stores.sqlite import SqliteStore
+from asyncflow.upkeep import Upkeep
 
 log = logging.getLogger("asyncflow")
 
@@ -45,7 +45,7 @@ HEARTBEAT = 1.0
 """Seconds between two looks at what other processes ask of this engine's runs."""
 
 
-class Engine:
+class Engine(Upkeep):
     """
     Runs flows. Use it as ``async with Engine("runs.db") as engine``.
 
@@ -420,24 +420,6 @@ class Engine:
     def running(self) -> list[Run[Any]]:
         """Return the runs of this engine that have neither ended nor been suspended, in the order they were started."""
         return list(self._runs.values())
-
-    async def runs(self, *, state: RunState | None = None, limit: int | None = None) -> list[RunInfo]:
-        """Return a line for each run in the journal, newest first."""
-        self._check_open()
-        return await self._store.runs(state=state, limit=limit)
-
-    async def inspect(self, run_id: str) -> RunReport:
-        """
-        Return what the journal says of a run up to now, whoever owns it: its tasks, their states, values and failures.
-
-        Values are pictured as text, since their classes need not be at hand.
-
-        Raises:
-            RunNotFound: The journal has no such run.
-            CorruptRecord: The journal is damaged.
-        """
-        self._check_open()
-        return await inspect(self._store, self._codec, run_id, self._clock.now())
 
     def observe(
         self, observer: Observer, *, kinds: Iterable[str] = (), run_id: str | None = None, path: str | None = None

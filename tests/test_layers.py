@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("interfaces", "context", "graph"),
     ("machine", "formats"),
     ("runtime", "stores", "executors", "observers", "artifacts"),
-    ("checks", "callers", "launch", "engine"),
+    ("checks", "callers", "launch", "upkeep", "engine"),
     ("", "testing"),
     ("cli", "web", "__main__"),
 )

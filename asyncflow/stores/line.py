@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import attrs
 
@@ -75,6 +75,7 @@ class Append:
     waiter: asyncio.Future[None] | None
     new: NewRun | None = None
     plan: bytes | None = None
+    plan_again: Callable[[], bytes] | None = None
     watcher: asyncio.Future[None] | None = None
     is_settled: bool = False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from asyncflow.codec import Codec, checksum
@@ -77,6 +78,25 @@ class Reader:
         if not rows:
             raise self.not_found(run_id)
         return rows[0]
+
+    async def ended(self, before: float, states: Collection[RunState], after: int) -> list[Row]:
+        """
+        Return a page of the runs in one of *states*, by key from behind *after*: key, id, owner, epoch, and whether the
+        run has stood so since *before* with nobody alive to own it.
+        """
+        stored = {each.value for state in states for each in (_GOING_ON if state is RunState.INTERRUPTED else (state,))}
+        rows = await self._database.fetch(
+            "SELECT r.key, r.id, r.owner, r.epoch, coalesce(l.at, r.created) FROM runs AS r LEFT JOIN records AS l "
+            "ON l.run = r.key AND l.number = (SELECT max(number) FROM records WHERE run = r.key) "
+            f"WHERE r.key > ? AND r.state IN ({', '.join('?' * len(stored))}) ORDER BY r.key LIMIT ?",
+            (after, *stored, _RECORDS_A_PAGE),
+        )
+        alive = {owner: self._locks.is_alive(owner) for owner in {row[2] for row in rows if row[2] is not None}}
+        return [(*row[:4], row[4] < before and not alive.get(row[2], False)) for row in rows]
+
+    async def purged(self) -> list[int]:
+        """Return the keys of runs that are gone, and of which something is left."""
+        return [key for (key,) in await self._database.fetch("SELECT run FROM purged ORDER BY run")]
 
     def _infos(self, rows: list[Row]) -> list[RunInfo]:
         # Asked once for each owner, however many runs it has.
