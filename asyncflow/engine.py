@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar, cast
 from asyncflow.callers import Callers
 from asyncflow.checks import at_least_one, check_observer, flag, interest_in, one_of, posix
 from asyncflow.codec import Codec
-from asyncflow.errors import AsyncflowError, EngineClosed, InputError
+from asyncflow.errors import AsyncflowError, DeclarationError, EngineClosed, InputError
 from asyncflow.executors.inline import InlineExecutor
 from asyncflow.executors.loop import LoopExecutor
 from asyncflow.executors.thread import ThreadExecutor
@@ -31,6 +31,7 @@ from asyncflow.runtime.observe import Announcer
 from asyncflow.runtime.permits import ENGINE, THREADS, Pool
 from asyncflow.runtime.shelter import outlast, see_through
 from asyncflow.runtime.stepper import Step, Stepper
+from asyncflow.runtime.watchdog import BLOCKED_AFTER, Watchdog
 from asyncflow.states import RunState
 from asyncflow.stores.memory import MemoryStore
 from asyncflow.stores.sqlite import SqliteStore
@@ -71,7 +72,8 @@ class Engine(Upkeep):
             asked. A run may choose for itself.
         keep: How many ended runs a journal in memory keeps.
         debug: Hand on decoded copies of values, so that code which relies on sharing them fails at once and not after a
-            resume.
+            resume; and warn of a blocked loop after 0.1 s.
+        blocked_after: Log a warning that names task and line when the event loop has not turned for so many seconds.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Engine(Upkeep):
         never_revert: bool = False,
         keep: int = 1000,
         debug: bool = False,
+        blocked_after: float | None = None,
         store: Store | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -124,6 +127,10 @@ class Engine(Upkeep):
         )
         self._runs = self._launcher.runs
         self._callers = Callers(keeps_bytes=store.keeps_bytes, undo_grace=undo_grace)
+        self._blocked_after = BLOCKED_AFTER if blocked_after is None and debug else blocked_after
+        if self._blocked_after is not None and not self._blocked_after > 0:
+            raise DeclarationError(f"blocked_after={blocked_after!r} must be more than 0: seconds without a turn")
+        self._watchdog: Watchdog | None = None
         self._heart: asyncio.Task[None] | None = None
         self._is_open = self._is_opening = self._is_closing = False
 
@@ -144,6 +151,9 @@ class Engine(Upkeep):
         self._launcher.executors.update(loop=LoopExecutor(), inline=InlineExecutor(), thread=ThreadExecutor())
         for observer in self._first_observers:
             self._announcer.subscribe(observer)
+        if self._blocked_after is not None:
+            self._watchdog = Watchdog(self._blocked_after)
+            self._watchdog.start()
         self._is_open = True
         self._is_closing = self._callers.is_closing = False
         if self._store.keeps_bytes:
@@ -170,6 +180,8 @@ class Engine(Upkeep):
         if self._heart is not None:
             self._heart.cancel()
             await asyncio.wait([self._heart])
+        if self._watchdog is not None:
+            self._watchdog.stop()
         await self._announcer.wait_idle(OBSERVERS_MAY_TAKE)
         await self._announcer.close()
         for executor in self._launcher.executors.values():

@@ -49,6 +49,7 @@ Db = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON for programs instead of text for people")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no live progress")]
+BLOCKED_AFTER = 0.1
 DEFAULT_DB = Path("asyncflow.db")
 
 
@@ -266,7 +267,7 @@ def _run(doing: Any, db: Path, durability: str, quiet: bool, as_json: bool) -> N
     started: list[af.Run[Any]] = []
 
     async def whole() -> Any:
-        async with af.Engine(db, durability=durability, observers=observers) as engine:
+        async with af.Engine(db, durability=durability, observers=observers, blocked_after=BLOCKED_AFTER) as engine:
             run = await doing(engine)
             started.append(run)
             stop = asyncio.current_task()

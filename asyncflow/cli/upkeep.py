@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -145,7 +146,7 @@ def backup(
     if as_json:
         render.print_json({"backup": str(to), "size_bytes": to.stat().st_size})
     else:
-        print(f"{db} is copied to {to}; check it with: asyncflow verify --db {to}")
+        print(f"{db} is copied to {to}; check it with: asyncflow verify --db {shlex.quote(str(to))}")
 
 
 @app.command()

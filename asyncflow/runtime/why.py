@@ -215,7 +215,7 @@ class _Inquiry:
             return f"is REVERTING (try {max(1, tried)}{self._since(task)})"
         if state is TaskState.REVERT_FAILED and task in machine.revert_failures:
             return f"is REVERT_FAILED: {_told(machine.revert_failures[task])}"
-        if isinstance(outcome, Failure):
+        if isinstance(outcome, Failure) and state is not TaskState.REVERTED:
             return f"is {state.name}: {_told(outcome)}"
         if isinstance(outcome, TimedOut):
             return f"is {state.name}: it passed its time limit"

@@ -14,6 +14,8 @@ from asyncflow.stores.verify import connect
 from asyncflow.stores.writer import CHECKPOINT_BYTES
 
 _FIRST_WITH_THE_WAL_BUG, _FIRST_WITHOUT = (3, 7, 0), (3, 51, 3)
+# Whether the store keeps commits and checkpoints of several processes apart by a lock of its own.
+_IS_GUARDED = False
 _NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "afs", "glusterfs", "ceph", "lustre"})
 
 
@@ -51,8 +53,9 @@ def _sqlite() -> Remark:
         return Remark(
             "sqlite",
             f"{found}: two connections that write or checkpoint a log at the same moment can corrupt it",
-            "asyncflow takes a lock of its own around commits and checkpoints; let no other program write the file "
-            "meanwhile, or use SQLite 3.51.3",
+            "asyncflow lets one process at a time commit or checkpoint; let no other program write the file"
+            if _IS_GUARDED
+            else "let one process at a time write a journal, or use SQLite 3.51.3",
         )
     return Remark("sqlite", found)
 
