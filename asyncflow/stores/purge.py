@@ -25,6 +25,7 @@ _RECORD_BYTES = 1 << 20
 _BLOB_BYTES = 32 << 20
 _PAGES = 256
 _PAGE_BYTES = 4096
+_LOOKED_AT = 1 << 20
 # Free pages that stay in the file, since the next runs want them: one in so many.
 _ROOM = 16
 
@@ -138,7 +139,9 @@ async def _shrink(database: Database) -> bool:
     # A file that was made without it keeps its pages, and uses them again.
     if mode != 2 or free <= pages // _ROOM:
         return False
-    await database.fetch(f"PRAGMA incremental_vacuum({_PAGES})")
+    # Each page that goes is looked up in the list of free ones, so a long list makes for small steps.
+    few = max(8, min(_PAGES, _LOOKED_AT // free))
+    await database.fetch(f"PRAGMA incremental_vacuum({few})")
     return True
 
 

@@ -72,7 +72,8 @@ def test_a_block_is_told_once_and_a_stopped_process_not_at_all(heard: Heard) -> 
 
         def nap(seconds: float) -> bool:
             napped.release()
-            may_nap.acquire()
+            if not over.is_set():
+                may_nap.acquire()
             return over.is_set()
 
         dog = Watchdog(0.1, nap=nap)
