@@ -94,6 +94,8 @@ from asyncflow.runtime.report import FlowReport, RunReport, TaskReport
 from asyncflow.runtime.statistics import Statistics
 from asyncflow.runtime.stepper import Step
 from asyncflow.states import RunState, TaskState
+from asyncflow.stores.doctor import Remark, doctor
+from asyncflow.stores.verify import Finding, verify
 
 __version__ = "0.1.0"
 
@@ -119,6 +121,7 @@ __all__ = [
     "EngineClosed",
     "Exponential",
     "Failure",
+    "Finding",
     "Fixed",
     "Flow",
     "FlowError",
@@ -143,6 +146,7 @@ __all__ = [
     "PlanChanged",
     "RecordedError",
     "ReferenceMisuse",
+    "Remark",
     "ResourceMissing",
     "Results",
     "Retry",
@@ -183,6 +187,7 @@ __all__ = [
     "WrongDecision",
     "current",
     "default_for",
+    "doctor",
     "factory",
     "flow",
     "graph",
@@ -193,4 +198,5 @@ __all__ = [
     "resource",
     "task",
     "unordered",
+    "verify",
 ]

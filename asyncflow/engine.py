@@ -15,7 +15,7 @@ from typing import Any, Self, TypeVar, cast
 from asyncflow.callers import Callers
 from asyncflow.checks import at_least_one, check_observer, flag, interest_in, one_of, posix, seconds
 from asyncflow.codec import Codec
-from asyncflow.errors import EngineClosed, InputError
+from asyncflow.errors import DeclarationError, EngineClosed, InputError
 from asyncflow.executors.inline import InlineExecutor
 from asyncflow.executors.loop import LoopExecutor
 from asyncflow.executors.thread import ThreadExecutor
@@ -23,26 +23,27 @@ from asyncflow.graph.flow import Flow
 from asyncflow.graph.pattern import as_flow
 from asyncflow.heart import heed
 from asyncflow.ids import check_run_id
-from asyncflow.interfaces import Clock, Observer, RunInfo, Store
+from asyncflow.interfaces import Clock, Observer, Store
 from asyncflow.launch import OBSERVERS_MAY_TAKE, Launcher
 from asyncflow.patience import Gleaner, Patience
 from asyncflow.runtime.clock import SystemClock
 from asyncflow.runtime.handle import Run
 from asyncflow.runtime.observe import Announcer
 from asyncflow.runtime.permits import ENGINE, THREADS, Pool
-from asyncflow.runtime.report import RunReport, inspect
 from asyncflow.runtime.shelter import outlast, see_through
 from asyncflow.runtime.stepper import Step, Stepper
+from asyncflow.runtime.watchdog import BLOCKED_AFTER, Watchdog
 from asyncflow.states import RunState
 from asyncflow.stores.memory import MemoryStore
 from asyncflow.stores.sqlite import SqliteStore
+from asyncflow.upkeep import Upkeep
 
 T = TypeVar("T")
 
 DURABILITY = ("full", "process", "lazy")
 
 
-class Engine:
+class Engine(Upkeep):
     """
     Runs flows. Use it as ``async with Engine("runs.db") as engine``.
 
@@ -69,7 +70,8 @@ class Engine:
         lease: Seconds without a sign of life (its process was stopped) after which others may take over its runs.
         keep: How many ended runs a journal in memory keeps.
         debug: Hand on decoded copies of values, so that code which relies on sharing them fails at once and not after a
-            resume.
+            resume; and warn of a blocked loop after 0.1 s.
+        blocked_after: Log a warning that names task and line when the event loop has not turned for so many seconds.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class Engine:
         lease: float = 10.0,
         keep: int = 1000,
         debug: bool = False,
+        blocked_after: float | None = None,
         store: Store | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -124,6 +127,10 @@ class Engine:
         )
         self._runs = self._launcher.runs
         self._callers = Callers(keeps_bytes=store.keeps_bytes, undo_grace=undo_grace)
+        self._blocked_after = BLOCKED_AFTER if blocked_after is None and debug else blocked_after
+        if self._blocked_after is not None and not self._blocked_after > 0:
+            raise DeclarationError(f"blocked_after={blocked_after!r} must be more than 0: seconds without a turn")
+        self._watchdog: Watchdog | None = None
         self._heart: asyncio.Task[None] | None = None
         self._is_open = self._is_opening = self._is_closing = False
 
@@ -144,6 +151,9 @@ class Engine:
         self._launcher.executors.update(loop=LoopExecutor(), inline=InlineExecutor(), thread=ThreadExecutor())
         for observer in self._first_observers:
             self._announcer.subscribe(observer)
+        if self._blocked_after is not None:
+            self._watchdog = Watchdog(self._blocked_after)
+            self._watchdog.start()
         self._is_open = True
         self._is_closing = self._callers.is_closing = False
         if self._store.keeps_bytes:
@@ -170,6 +180,8 @@ class Engine:
         if self._heart is not None:
             self._heart.cancel()
             await asyncio.wait([self._heart])
+        if self._watchdog is not None:
+            self._watchdog.stop()
         await self._announcer.wait_idle(OBSERVERS_MAY_TAKE)
         await self._announcer.close()
         for executor in self._launcher.executors.values():
@@ -426,24 +438,6 @@ class Engine:
     def running(self) -> list[Run[Any]]:
         """Return the runs of this engine that have neither ended nor been suspended, in the order they were started."""
         return list(self._runs.values())
-
-    async def runs(self, *, state: RunState | None = None, limit: int | None = None) -> list[RunInfo]:
-        """Return a line for each run in the journal, newest first."""
-        self._check_open()
-        return await self._store.runs(state=state, limit=limit)
-
-    async def inspect(self, run_id: str) -> RunReport:
-        """
-        Return what the journal says of a run up to now, whoever owns it: its tasks, their states, values and failures.
-
-        Values are pictured as text, since their classes need not be at hand.
-
-        Raises:
-            RunNotFound: The journal has no such run.
-            CorruptRecord: The journal is damaged.
-        """
-        self._check_open()
-        return await inspect(self._store, self._codec, run_id, self._clock.now())
 
     def observe(
         self, observer: Observer, *, kinds: Iterable[str] = (), run_id: str | None = None, path: str | None = None

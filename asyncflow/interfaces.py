@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextvars import Context as ContextVars
 from typing import Any, Protocol
 
@@ -201,8 +201,27 @@ class Store(Protocol):
         """Return the bytes of a recorded plan."""
         ...
 
-    async def save_plan(self, digest: str, body: Callable[[], bytes]) -> None:
-        """Keep a recorded plan; nothing happens if it is there."""
+    async def save_plan(self, digest: str, body: Callable[[], bytes], *, run_id: str) -> None:
+        """Keep a recorded plan, which the run *run_id* is about to adopt, for as long as that run is kept."""
+        ...
+
+    async def purge(self, before: float, states: Collection[RunState], told: Callable[[str], None]) -> None:
+        """
+        Remove each run that has stood in one of *states* since *before* (POSIX seconds) and that nobody alive owns, and
+        what only these used. *told* hears the id of each once it is gone.
+
+        A run is there wholly or not at all, also if the process dies meanwhile, and other runs go on.
+        """
+        ...
+
+    async def backup(self, path: str) -> None:
+        """
+        Write all as it is now to a new file at *path*, where nobody owns a run, while runs go on.
+
+        Raises:
+            InputError: There is something at *path*.
+            StoreError: This store has no file, or the copy cannot be written.
+        """
         ...
 
     async def request(self, run_id: str, kind: str, reason: str) -> None:

@@ -162,7 +162,7 @@ class Launcher:
                 if goes_on:
                     if not start_over:
                         _accept(machine, plan, accept_changes)
-                    await store.save_plan(plan_id, lambda: recorded.body_of(plan))
+                    await store.save_plan(plan_id, lambda: recorded.body_of(plan), run_id=run_id)
                 machine.adopt(plan)
             number = sum(len(record.events) for record in records)
             supervisor = self._supervisor(machine, journal, run_id, codec, number)

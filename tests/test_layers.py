@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("interfaces", "context", "graph"),
     ("machine", "formats"),
     ("runtime", "stores", "executors", "observers", "artifacts"),
-    ("checks", "callers", "launch", "patience", "heart", "engine"),
+    ("checks", "callers", "launch", "patience", "heart", "upkeep", "engine"),
     ("", "testing"),
     ("cli", "web", "__main__"),
 )

@@ -11,6 +11,7 @@ def main() -> None:
     for needed in ("rich", "typer"):
         if importlib.util.find_spec(needed) is None:
             sys.exit(f"asyncflow: the command line needs {needed}; pip install 'asyncflow-engine[cli]'")
+    from asyncflow.cli import upkeep  # noqa: F401  # its commands are known once it is imported
     from asyncflow.cli.app import run_app
 
     run_app()

@@ -1,4 +1,4 @@
-"""The commands: run, resume, ls, show, graph, check, cancel."""
+"""The commands about runs: run, resume, ls, show, graph, check, cancel. Those about journals are in ``upkeep``."""
 
 from __future__ import annotations
 
@@ -49,6 +49,7 @@ Db = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON for programs instead of text for people")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no live progress")]
+BLOCKED_AFTER = 0.1
 DEFAULT_DB = Path("asyncflow.db")
 
 
@@ -121,7 +122,7 @@ def resume(
     What is done stays done. A run that has ended gives again what it ended with. With --wait it is taken over from a
     process that dies, or shows no life for its lease.
     """
-    _must_exist(db)
+    must_exist(db)
     _path_of_here()
     flow = locate(target) if target else None
 
@@ -139,7 +140,7 @@ def list_runs(
     as_json: AsJson = False,
 ) -> None:
     """List runs, newest first. INTERRUPTED: the process that ran it is gone; resume it. DAMAGED: see --json why."""
-    _must_exist(db)
+    must_exist(db)
     try:
         wanted = None if state is None else af.RunState(state.upper())
     except ValueError:
@@ -150,7 +151,7 @@ def list_runs(
         async with af.Engine(db) as engine:
             return await engine.runs(state=wanted, limit=limit)
 
-    runs = _finish(doing())
+    runs = finish(doing())
     if as_json:
         render.print_json(render.runs_json(runs))
     elif runs:
@@ -245,7 +246,7 @@ def cancel(
 
     A run that another process owns is cancelled there, within about a second; one that nobody owns is undone here.
     """
-    _must_exist(db)
+    must_exist(db)
     _path_of_here()
     flow = locate(target) if target else None
 
@@ -253,7 +254,7 @@ def cancel(
         async with af.Engine(db) as engine:
             return await engine.cancel(run_id, flow, reason=reason)
 
-    state = _finish(doing())
+    state = finish(doing())
     if as_json:
         render.print_json({"run": run_id, "state": state.value})
     elif state.is_ended:
@@ -270,7 +271,7 @@ def _run(doing: Any, db: Path, durability: str, quiet: bool, as_json: bool) -> N
     started: list[af.Run[Any]] = []
 
     async def whole() -> Any:
-        async with af.Engine(db, durability=durability, observers=observers) as engine:
+        async with af.Engine(db, durability=durability, observers=observers, blocked_after=BLOCKED_AFTER) as engine:
             run = await doing(engine)
             started.append(run)
             stop = asyncio.current_task()
@@ -283,7 +284,7 @@ def _run(doing: Any, db: Path, durability: str, quiet: bool, as_json: bool) -> N
                 await asyncio.wait([asyncio.ensure_future(_over(run))])
                 raise
 
-    value = _finish(whole(), lambda: _how_to_resume(started, db))
+    value = finish(whole(), lambda: _how_to_resume(started, db))
     if as_json:
         render.print_json({"run": started[0].run_id, "state": started[0].state.value, "value": value})
     elif isinstance(value, str):
@@ -310,7 +311,8 @@ def _resume(run_id: str, db: Path) -> str:
     return f"asyncflow resume {shlex.quote(run_id)} --db {shlex.quote(str(db))}"
 
 
-def _finish(work: Coroutine[Any, Any, T], interrupted: Any = None) -> T:
+def finish(work: Coroutine[Any, Any, T], interrupted: Any = None) -> T:
+    """Run *work* on a loop of its own; Ctrl-C ends it with what *interrupted* says."""
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(work)
@@ -328,16 +330,17 @@ def _loop_factory() -> Any:
 
 
 def _report(run_id: str, db: Path) -> af.RunReport:
-    _must_exist(db)
+    must_exist(db)
 
     async def doing() -> af.RunReport:
         async with af.Engine(db) as engine:
             return await engine.inspect(run_id)
 
-    return _finish(doing())
+    return finish(doing())
 
 
-def _must_exist(db: Path) -> None:
+def must_exist(db: Path) -> None:
+    """Refuse a journal that is not there: only a run makes one."""
     if not db.exists():
         raise af.InputError(f"there is no journal {str(db)!r}; name it with --db FILE or $ASYNCFLOW_DB")
 

@@ -136,7 +136,7 @@ def report(
     machine = fold(records, plans)
     if info.state is RunState.INTERRUPTED:
         machine.tally.was_away(now)
-    spans, progress = _spans(records, machine)
+    spans, progress = spans_of(records, machine)
     plan = machine.plan
     tasks = [_task_report(machine, task, spans.get(task), progress.get(task), summary) for task in range(plan.size)]
     return RunReport(
@@ -218,7 +218,7 @@ _ENDINGS = (
 )
 
 
-def _spans(
+def spans_of(
     records: Sequence[m.Record], machine: RunMachine
 ) -> tuple[dict[int, tuple[float | None, float | None]], dict[int, float]]:
     """

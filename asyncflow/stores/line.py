@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import attrs
 
@@ -66,6 +66,7 @@ class Append:
     waiter: asyncio.Future[None] | None
     new: NewRun | None = None
     plan: bytes | None = None
+    plan_again: Callable[[], bytes] | None = None
     watcher: asyncio.Future[None] | None = None
     is_settled: bool = False
 

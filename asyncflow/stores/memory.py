@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NoReturn
 
 from asyncflow.errors import RunBusy, RunExists, RunNotFound, RunOvertaken, StoreError
@@ -230,9 +230,23 @@ class MemoryStore:
             return self._plans[digest]()
         raise StoreError(f"no run in memory has a plan {digest!r}")
 
-    async def save_plan(self, digest: str, body: Callable[[], bytes]) -> None:
+    async def save_plan(self, digest: str, body: Callable[[], bytes], *, run_id: str) -> None:
         """Keep a recorded plan."""
         self._plans.setdefault(digest, body)
+
+    async def purge(self, before: float, states: Collection[RunState], told: Callable[[str], None]) -> None:
+        """Remove runs that nobody needs."""
+        for run_id, shelf in list(self._shelves.items()):
+            info = _info(shelf)
+            if info.state in states and info.owner is None and info.updated < before:
+                del self._shelves[run_id]
+                self._ended.pop(run_id, None)
+                self._requests = [request for request in self._requests if request.run_id != run_id]
+                told(run_id)
+
+    async def backup(self, path: str) -> None:
+        """Refuse: there is nothing that another process could read."""
+        raise StoreError("this engine keeps its runs in memory, so there is no journal to back up; give it a path")
 
     async def request(self, run_id: str, kind: str, reason: str) -> None:
         """Leave word for the owner of a run."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from itertools import pairwise
 from typing import Any
 
@@ -20,7 +21,7 @@ from asyncflow.stores.seal import is_head_whole, seal_plan, seal_record, seal_ru
 _RECORDS_A_PAGE = 500
 
 # A run's last record tells when it was.
-_ROWS = """
+ROWS = """
     SELECT r.key, r.id, r.flow, r.flow_ref, r.plan, r.state, r.durability, r.created, r.seal, r.records, r.last,
         r.epoch, r.owner, o.host, o.pid, l.at, l.state, l.checksum
     FROM runs AS r
@@ -100,7 +101,7 @@ class Reader:
         # Whether a run goes on or is damaged is not for SQLite to tell, so the limit is not its either.
         is_derived = state in _DERIVED or state in _GOING_ON
         rows = await self._database.fetch(
-            f"{_ROWS} {where} ORDER BY r.key DESC LIMIT ?", (-1 if limit is None or is_derived else limit,)
+            f"{ROWS} {where} ORDER BY r.key DESC LIMIT ?", (-1 if limit is None or is_derived else limit,)
         )
         found = await self._astray(rows) + self._infos([Standing(*row) for row in rows])
         if state is not None:
@@ -113,7 +114,7 @@ class Reader:
 
     async def standing(self, run_id: str) -> Standing:
         """Return what a run's row says, checked; raise RunNotFound or CorruptRecord."""
-        rows = await self._database.fetch(f"{_ROWS} WHERE r.id = ?", (run_id,))
+        rows = await self._database.fetch(f"{ROWS} WHERE r.id = ?", (run_id,))
         if rows:
             row = Standing(*rows[0])
             # What is found under an id need not bear it: an index that is damaged may lead anywhere.
@@ -165,6 +166,25 @@ class Reader:
             (owner,),
         )
         return asked, dict(await self._database.fetch("SELECT key, epoch FROM runs WHERE owner = ?", (owner,)))
+
+    async def ended(self, before: float, states: Collection[RunState], after: int) -> list[Row]:
+        """
+        Return a page of the runs in one of *states*, by key from behind *after*: key, id, owner, epoch, and whether the
+        run has stood so since *before* with nobody alive to own it.
+        """
+        stored = {each.value for state in states for each in (_GOING_ON if state is RunState.INTERRUPTED else (state,))}
+        rows = await self._database.fetch(
+            "SELECT r.key, r.id, r.owner, r.epoch, coalesce(l.at, r.created) FROM runs AS r LEFT JOIN records AS l "
+            "ON l.run = r.key AND l.number = (SELECT max(number) FROM records WHERE run = r.key) "
+            f"WHERE r.key > ? AND r.state IN ({', '.join('?' * len(stored))}) ORDER BY r.key LIMIT ?",
+            (after, *stored, _RECORDS_A_PAGE),
+        )
+        alive = {owner: self._locks.is_alive(owner) for owner in {row[2] for row in rows if row[2] is not None}}
+        return [(*row[:4], row[4] < before and not alive.get(row[2], False)) for row in rows]
+
+    async def purged(self) -> list[int]:
+        """Return the keys of runs that are gone, and of which something is left."""
+        return [key for (key,) in await self._database.fetch("SELECT run FROM purged ORDER BY run")]
 
     def _infos(self, rows: list[Standing]) -> list[RunInfo]:
         # Asked once for each owner, however many runs it has.

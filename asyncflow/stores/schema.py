@@ -74,6 +74,23 @@ STEPS: tuple[tuple[str, ...], ...] = (
             DELETE FROM requests WHERE run = new.key;
         END""",
     ),
+    (
+        # Who else uses a blob or a plan is asked when a run is purged.
+        "CREATE INDEX uses_of_blob ON uses(blob)",
+        "CREATE INDEX runs_of_plan ON runs(plan)",
+        # The plans under which a run was resumed or reset; the first is in its row.
+        "CREATE TABLE adoptions(run INTEGER NOT NULL, plan TEXT NOT NULL, PRIMARY KEY(run, plan)) WITHOUT ROWID",
+        "CREATE INDEX adoptions_of_plan ON adoptions(plan)",
+        # Until now nobody noted who had adopted which: a plan that no run began with may be anyone's.
+        """INSERT INTO adoptions(run, plan) SELECT r.key, p.digest FROM plans AS p CROSS JOIN runs AS r
+            WHERE NOT EXISTS (SELECT 1 FROM runs WHERE plan = p.digest)""",
+        # Runs that are gone, and of which something is still to be removed.
+        "CREATE TABLE purged(run INTEGER PRIMARY KEY, plan TEXT NOT NULL)",
+        """CREATE TRIGGER runs_leave AFTER DELETE ON runs BEGIN
+            INSERT INTO purged(run, plan) VALUES (old.key, old.plan);
+            DELETE FROM requests WHERE run = old.key;
+        END""",
+    ),
 )
 """The statements of each step forward. A step that has been released is never changed; a new one is added behind it."""
 
@@ -128,6 +145,11 @@ async def prepare(database: Database) -> None:
         StoreError: It is damaged, or lies where no journal can.
     """
     if await _version(database) < VERSION:
+        [(pages,)] = await database.fetch("PRAGMA page_count")
+        if not pages:
+            # Before there is a table, or it is without effect: so a purge gives pages back a few at a time, and lets go
+            # of a large value without reading it.
+            await database.fetch("PRAGMA auto_vacuum = INCREMENTAL")
         async with database.transaction():
             # Read again: another process may have been quicker.
             for version in range(await _version(database), VERSION):

@@ -16,7 +16,7 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,14 +27,16 @@ from asyncflow.messages import Record
 from asyncflow.outcomes import Failure
 from asyncflow.states import RunState
 from asyncflow.stores import owners, schema, wal_lock
+from asyncflow.stores.backup import backup
 from asyncflow.stores.database import PATIENCE, Database
 from asyncflow.stores.errand import see_out, send_on_errand
 from asyncflow.stores.line import Line
 from asyncflow.stores.owners import OwnerLocks
 from asyncflow.stores.pulse import LEASE
+from asyncflow.stores.purge import Purge
 from asyncflow.stores.reader import Reader, process
 from asyncflow.stores.wal_lock import WalLock
-from asyncflow.stores.writer import CHECKPOINT_BYTES, Writer, keep_plan
+from asyncflow.stores.writer import CHECKPOINT_BYTES, Writer, adopt_plan
 
 T = TypeVar("T")
 
@@ -170,6 +172,10 @@ class SqliteStore:
             await schema.prepare(self._database)
             # The writer copies the log itself, between two commits.
             await self._database.fetch("PRAGMA wal_autocheckpoint = 0")
+            # What a large value has stretched it to is given back when the log begins anew.
+            await self._database.fetch(f"PRAGMA journal_size_limit = {4 * CHECKPOINT_BYTES}")
+            # Some builds overwrite what is deleted: a value of 500 MB would be written once more to be forgotten.
+            await self._database.fetch("PRAGMA secure_delete = OFF")
             # Where fsync does not reach the disk (macOS), what does.
             await self._database.fetch("PRAGMA fullfsync = ON")
             reading = await Database.connect(self._path, shown=self._shown, mode="ro")
@@ -272,7 +278,7 @@ class SqliteStore:
         is_known = run.plan in self._plans or await reader.has_plan(run.plan)
         body = self._codec.encode_record(first)
         line = Line(run.run_id, run.durability)
-        creating = writer.create(line, run, None if is_known else plan(), first.at, body, blobs)
+        creating = writer.create(line, run, None if is_known else plan(), first.at, body, blobs, plan)
         await self._take_over(line, creating)
         self._lines.add(line)
         self._plans.add(run.plan)
@@ -366,7 +372,14 @@ class SqliteStore:
 
     async def read(self, run_id: str) -> list[Record]:
         """Return a run's records without owning it: a consistent prefix of its journal."""
-        return await self._opened()[1].records(run_id)
+        reader = self._opened()[1]
+        key = (await reader.standing(run_id)).key
+        try:
+            return await reader.records(run_id)
+        except CorruptRecord:
+            if (await reader.standing(run_id)).key != key:  # raises RunNotFound if it has been purged meanwhile
+                return await self.read(run_id)
+            raise
 
     async def records_of(self, line: Line) -> list[Record]:
         """Return the records of a run of ours, checked."""
@@ -380,13 +393,19 @@ class SqliteStore:
         """Return the bytes of a recorded plan, checked."""
         return await self._opened()[1].plan(digest)
 
-    async def save_plan(self, digest: str, body: Callable[[], bytes]) -> None:
-        """Keep a recorded plan; nothing happens if it is there."""
-        writer, reader = self._opened()
-        if digest not in self._plans and not await reader.has_plan(digest):
-            plan = body()
-            await writer.run(lambda database: keep_plan(database, digest, plan))
+    async def save_plan(self, digest: str, body: Callable[[], bytes], *, run_id: str) -> None:
+        """Keep a recorded plan for a run that is about to adopt it."""
+        await self._opened()[0].run(lambda database: adopt_plan(database, digest, body, run_id))
         self._plans.add(digest)
+
+    async def purge(self, before: float, states: Collection[RunState], told: Callable[[str], None]) -> None:
+        """Remove runs that nobody needs, in small steps between the commits of those that go on."""
+        await Purge(*self._opened()).run(before, states, told)
+
+    async def backup(self, path: str) -> None:
+        """Write the journal as it is now to a new file at *path*, where nobody owns a run."""
+        self._opened()
+        await see_out(send_on_errand(backup(self._path, self._shown, path)))
 
     # --- Other processes --------------------------------------------------------------------------------------------
 

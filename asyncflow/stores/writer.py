@@ -99,15 +99,25 @@ class Writer:
         return waiter
 
     def create(
-        self, line: Line, new: NewRun, plan: bytes | None, at: float, body: bytes, blobs: Mapping[str, bytes]
+        self,
+        line: Line,
+        new: NewRun,
+        plan: bytes | None,
+        at: float,
+        body: bytes,
+        blobs: Mapping[str, bytes],
+        plan_again: Callable[[], bytes],
     ) -> asyncio.Future[None]:
-        """Make a run exist with its first record; *plan* is None where the file has it."""
+        """
+        Make a run exist with its first record; *plan* is None where the file has it, and *plan_again* gives it should
+        it have been purged meanwhile.
+        """
         size_bytes = len(body) + len(plan or b"") + sum(map(len, blobs.values())) + _APPEND_BYTES
         if size_bytes > _LARGEST_BYTES:
             return self._refused(self._too_large(line, size_bytes))
         waiter: asyncio.Future[None] = self._loop.create_future()
         line.next = 1
-        self._put(Append(line, 0, at, body, None, blobs, size_bytes, waiter, new, plan))
+        self._put(Append(line, 0, at, body, None, blobs, size_bytes, waiter, new, plan, plan_again))
         return waiter
 
     def append_with(
@@ -127,8 +137,11 @@ class Writer:
             self.hurry()
             await asyncio.shield(append.watcher)
 
-    def run(self, errand: Callable[[Database], Awaitable[T]]) -> asyncio.Future[T]:
-        """Run *errand* between two batches, to its end even if nobody waits for it any more."""
+    def run(self, errand: Callable[[Database], Awaitable[T]], *, log_bytes: int = 0) -> asyncio.Future[T]:
+        """
+        Run *errand* between two batches, to its end even if nobody waits for it any more; *log_bytes* is how far the
+        log may grow by it.
+        """
         done: asyncio.Future[T] = self._loop.create_future()
 
         async def go() -> None:
@@ -144,7 +157,7 @@ class Writer:
                 done.set_result(result)
 
         self._errands.append(go)
-        self._log_bytes += _COMMIT_BYTES
+        self._log_bytes += _COMMIT_BYTES + log_bytes
         self._begin()
         return done
 
@@ -312,7 +325,9 @@ class Writer:
         if not rows:
             return {}
         sql, padding = _multiple(_CREATE_RUNS, _CREATE_COLUMNS, len(creations))
-        keys = {run_id: key for key, run_id in await self._database.fetch(sql, rows + padding)}
+        created = await self._database.fetch(sql, rows + padding)
+        keys = {run_id: key for key, run_id, _ in created}
+        purged = {run_id for _, run_id, has_plan in created if not has_plan}
         errors: dict[Append, AsyncflowError] = {}
         for append in creations:
             run_id = append.line.run_id
@@ -324,6 +339,9 @@ class Writer:
                     "start this one under another id",
                     run_id=run_id,
                 )
+            elif run_id in purged:
+                assert append.new is not None and append.plan_again is not None
+                await keep_plan(self._database, append.new.plan, append.plan_again())
         return errors
 
     async def _insert(self, batch: Sequence[Append]) -> dict[Append, AsyncflowError]:
@@ -412,7 +430,7 @@ _INSERT_RECORDS = (
 _CREATE_RUNS = (
     "INSERT INTO runs(id, flow, flow_ref, plan, state, durability, owner, epoch, created, seal, records, last) "
     "SELECT *, 0, 0 FROM (VALUES {rows}) AS v WHERE v.column1 IS NOT NULL ON CONFLICT(id) DO NOTHING "
-    "RETURNING key, id"
+    "RETURNING key, id, EXISTS (SELECT 1 FROM plans WHERE digest = plan)"
 )
 _statements: dict[tuple[str, int], str] = {}
 
@@ -450,6 +468,18 @@ async def keep_plan(database: Database, digest: str, body: bytes) -> None:
         "AND (body IS NOT excluded.body OR checksum IS NOT excluded.checksum)",
         (digest, body, seal_plan(digest, body)),
     )
+
+
+async def adopt_plan(database: Database, digest: str, body: Callable[[], bytes], run_id: str) -> None:
+    """Keep a recorded plan, whose bytes *body* gives if it is not there, for as long as the run is kept."""
+    # Together: a plan that is there may be purged with the last run that is known to use it.
+    async with database.transaction():
+        if not await database.fetch("SELECT 1 FROM plans WHERE digest = ?", (digest,)):
+            await keep_plan(database, digest, body())
+        await database.fetch(
+            "INSERT INTO adoptions(run, plan) SELECT key, ? FROM runs WHERE id = ? ON CONFLICT DO NOTHING",
+            (digest, run_id),
+        )
 
 
 def _as_store_error(error: Exception, path: str) -> StoreError:

@@ -477,8 +477,8 @@ async def plans_are_kept_by_theirdigest_of(make: StoreFactory) -> None:
     """A run must find the plan that it began with, however often the flow has changed since."""
     async with _opened(make) as store:
         await _create(store, "a", plan="plan-1")
-        await store.save_plan("plan-2", lambda: b"the second plan")
-        await store.save_plan("plan-2", lambda: b"never looked at")
+        await store.save_plan("plan-2", lambda: b"the second plan", run_id="a")
+        await store.save_plan("plan-2", lambda: b"never looked at", run_id="a")
         assert await store.plan("plan-1") == b"body of plan-1"
         assert await store.plan("plan-2") == b"the second plan"
         await _raised(StoreError, lambda: store.plan("plan-3"))
@@ -608,7 +608,7 @@ async def a_known_plan_is_not_made_again(make: StoreFactory) -> None:
         await _create(one, "a")
         for which, store in enumerate((one, two, one)):
             await store.create(_new(f"b-{which}"), refuse, _first(f"b-{which}"), {})
-            await store.save_plan("plan-1", refuse)
+            await store.save_plan("plan-1", refuse, run_id="a")
 
 
 @_for_lasting_stores

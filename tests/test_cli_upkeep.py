@@ -1,0 +1,85 @@
+"""The commands that look after a journal, as a shell sees them."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("typer")
+
+from typer.testing import CliRunner
+
+import asyncflow as af
+from asyncflow.cli import upkeep  # noqa: F401  # its commands are known once it is imported
+from asyncflow.cli.app import app
+
+
+def asked(path: Path, *arguments: str) -> tuple[int, str]:
+    """Return the exit code and what was printed."""
+    result = CliRunner().invoke(app, [*arguments, "--db", str(path)])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout
+
+
+def plain(path: Path, *arguments: str) -> Any:
+    """Return what a command prints with --json."""
+    code, text = asked(path, *arguments, "--json")
+    assert code == 0
+    return json.loads(text)
+
+
+@af.task
+async def double(n: int) -> int:
+    return n * 2
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Path:
+    """A journal with one run that has ended."""
+    import asyncio
+
+    async def main() -> None:
+        async with af.Engine(tmp_path / "runs.db") as engine:
+            await engine.run(af.linear("one", double), {"n": 4}, run_id="a")
+
+    asyncio.run(main())
+    return tmp_path / "runs.db"
+
+
+def test_why_and_export_answer_for_people_and_for_programs(journal: Path) -> None:
+    """Scripts read the one, people the other."""
+    assert asked(journal, "why", "a", "double") == (0, "double waits for nothing: it is SUCCEEDED\n")
+    assert plain(journal, "why", "a", "double")["reasons"] == ["double waits for nothing: it is SUCCEEDED"]
+    code, text = asked(journal, "export", "a")
+    assert (code, json.loads(text)["run"]) == (0, "a")
+    with pytest.raises(af.InputError, match="no task 'duoble'"):
+        asked(journal, "why", "a", "duoble")
+
+
+def test_verify_exits_with_5_where_something_is_damaged(journal: Path) -> None:
+    """A nightly job looks at the exit code alone."""
+    assert asked(journal, "verify") == (0, f"{journal} is sound\n")
+    with sqlite3.connect(journal) as database:
+        database.execute("DELETE FROM records WHERE number = 1")
+    database.close()
+    code, text = asked(journal, "verify")
+    assert code == 5
+    assert text.startswith("record 1 of run 'a': is missing; restore the file from a backup\n")
+
+
+def test_backup_purge_and_doctor_do_what_they_say(journal: Path) -> None:
+    """Each prints one line, or JSON, and leaves the rest alone."""
+    copy = journal.with_name("copy.db")
+    assert asked(journal, "backup", str(copy))[0] == 0
+    assert asked(copy, "verify") == (0, f"{copy} is sound\n")
+    assert plain(journal, "suspend", "a") == {"run": "a", "state": "SUCCEEDED", "asked": False}
+    assert asked(journal, "purge", "--older-than", "1h") == (0, f"0 runs purged from {journal}\n")
+    assert plain(journal, "purge", "--older-than", "0s") == {"purged": ["a"]}
+    assert {remark["about"] for remark in plain(journal, "doctor")} >= {"python", "sqlite", "file system", "size"}
+    with pytest.raises(af.InputError, match="'soon' is no age"):
+        asked(journal, "purge", "--older-than", "soon")
