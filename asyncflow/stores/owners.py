@@ -2,9 +2,9 @@
 Who is alive: each owner of runs holds a POSIX record lock on one byte of a file beside the database.
 
 The kernel frees the lock the moment the process is gone, however it went, so a free lock is a dead owner: no clock is
-compared and nothing has to time out. The byte's offset is the owner's key. One that lives
-shows besides that it is well; :mod:`~asyncflow.stores.pulse` has how, and what the file contains. Byte 0 is nobody's
-key: by locking it, those who write take turns where they must. The file stays in place.
+compared and nothing has to time out. The byte's offset is the owner's key. One that lives shows besides that it is
+well; :mod:`~asyncflow.stores.pulse` has how, and what the file contains. Byte 0 is nobody's key: by locking it, those
+who write take turns where they must. The file stays in place.
 
 Two properties of POSIX locks shape this module. A process never conflicts with itself, so who lives *here* is kept in a
 set. And closing any descriptor of the file drops all locks the process has on it, so there is one descriptor for each

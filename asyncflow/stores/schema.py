@@ -101,6 +101,7 @@ _STATEMENTS = "SELECT type, name, tbl_name, sql FROM sqlite_master"
 _HEADER_BYTES = 100
 _MAGIC = b"SQLite format 3\0"
 _APPLICATION_ID_AT = slice(68, 72)
+_SCHEMA_COOKIE_AT = slice(40, 44)
 
 
 def check_header(path: str, shown: str) -> None:
@@ -131,7 +132,8 @@ def check_header(path: str, shown: str) -> None:
         return
     if not header.startswith(_MAGIC):
         raise not_sqlite(shown)
-    if int.from_bytes(header[_APPLICATION_ID_AT], "big") != APPLICATION_ID:
+    if int.from_bytes(header[_APPLICATION_ID_AT], "big") != APPLICATION_ID and any(header[_SCHEMA_COOKIE_AT]):
+        # Without a change of schema there has never been a table in it: someone died while making a journal of it.
         raise _foreign(shown)
 
 

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
-import socket
 import sqlite3
 import threading
-import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,6 +25,7 @@ from asyncflow.outcomes import Failure
 from asyncflow.states import RunState
 from asyncflow.stores import owners, schema, wal_lock
 from asyncflow.stores.backup import backup
+from asyncflow.stores.claims import become_owner, claiming, forgetting, releasing
 from asyncflow.stores.database import PATIENCE, Database
 from asyncflow.stores.errand import see_out, send_on_errand
 from asyncflow.stores.line import Line
@@ -134,6 +132,8 @@ class SqliteStore:
         self._owner = 0
         # Of the runs that are ours in the file: a heartbeat looks whether they still are.
         self._lines: set[Line] = set()
+        # Runs that are about to be ours.
+        self._taking: Counter[str] = Counter()
         self._closing: asyncio.Task[None] | None = None
         # Plans that are known to be in the file.
         self._plans: set[str] = set()
@@ -180,7 +180,7 @@ class SqliteStore:
             await self._database.fetch("PRAGMA fullfsync = ON")
             reading = await Database.connect(self._path, shown=self._shown, mode="ro")
             self._reader = Reader(reading, self._locks, self._codec)
-            self._owner = await _become_owner(self._database, self._locks, self._lease)
+            self._owner = await become_owner(self._database, self._locks, self._lease)
             self._writer = Writer(self._database, self._owner)
         except BaseException:
             await self._let_go()
@@ -279,8 +279,9 @@ class SqliteStore:
         body = self._codec.encode_record(first)
         line = Line(run.run_id, run.durability)
         creating = writer.create(line, run, None if is_known else plan(), first.at, body, blobs, plan)
-        await self._take_over(line, creating)
-        self._lines.add(line)
+        with self._attending(run.run_id):
+            await self._take_over(line, creating)
+            self._lines.add(line)
         self._plans.add(run.plan)
         return SqliteJournal(self, writer, self._codec, line)
 
@@ -293,12 +294,15 @@ class SqliteStore:
         writer, reader = self._opened()
         for _ in range(_TRIES_TO_CLAIM):
             found = await reader.standing(run_id)
-            if found.owner is not None and self._is_alive(found.owner):
+            # One that could not be given up, on a full disk perhaps, is still ours there, and nobody attends to it.
+            is_left = found.owner == self._owner and not self._is_attended(run_id)
+            if found.owner is not None and not is_left and self._is_alive(found.owner):
                 raise self._busy(run_id, found.owner, found.host, found.pid)
             line = Line(run_id, found.durability, found.key, found.epoch + 1, state=RunState(found.state))
-            if await self._take_over(line, writer.run(_claiming(line, found.owner, self._owner))):
-                self._lines.add(line)
-                return SqliteJournal(self, writer, self._codec, line)
+            with self._attending(run_id):
+                if await self._take_over(line, writer.run(claiming(line, found.owner, self._owner))):
+                    self._lines.add(line)
+                    return SqliteJournal(self, writer, self._codec, line)
             # Another was quicker; look again who.
         raise RunBusy(
             f"run {run_id!r} in {self._shown!r} changes hands all the time; try again later",
@@ -306,12 +310,26 @@ class SqliteStore:
             owner="several",
         )
 
+    @contextlib.contextmanager
+    def _attending(self, run_id: str) -> Iterator[None]:
+        """Let nobody here take a run for one that is left, as long as it is being taken over."""
+        self._taking[run_id] += 1
+        try:
+            yield
+        finally:
+            self._taking[run_id] -= 1
+            if not self._taking[run_id]:
+                del self._taking[run_id]
+
+    def _is_attended(self, run_id: str) -> bool:
+        return run_id in self._taking or any(line.run_id == run_id for line in self._lines)
+
     async def _take_over(self, line: Line, pending: asyncio.Future[T]) -> T:
         """Wait until *line* is ours. If the caller is cancelled meanwhile nobody holds it, so it is given up again."""
 
         def give_up(done: asyncio.Future[T]) -> None:
             if not done.cancelled() and done.exception() is None and self._writer is not None:
-                self._writer.run(_releasing(line, self._owner)).add_done_callback(_ignore)
+                self._writer.run(releasing(line, self._owner)).add_done_callback(_ignore)
 
         try:
             return await asyncio.shield(pending)
@@ -323,7 +341,12 @@ class SqliteStore:
         """Give a run up once everything appended to it has been settled; raise what nobody has been told yet."""
         if line.is_released:
             return
-        self._lines.discard(line)
+        try:
+            await self._release(line)
+        finally:
+            self._lines.discard(line)
+
+    async def _release(self, line: Line) -> None:
         writer, _ = self._opened()
         await writer.settle(line)
         error, was_told = line.error, line.is_told
@@ -333,7 +356,7 @@ class SqliteStore:
             run_id=line.run_id,
         )
         # Under our epoch, so a run that was overtaken stays with who has it now, and with all that was asked of it.
-        await writer.run(_releasing(line, self._owner, self._heard.pop(line.run_id, ())))
+        await writer.run(releasing(line, self._owner, self._heard.pop(line.run_id, ())))
         if error is not None and not was_told:
             raise error
 
@@ -433,7 +456,7 @@ class SqliteStore:
         """
         writer, reader = self._opened()
         if done := [key for keys in self._heard.values() for key in keys]:
-            await writer.run(lambda database: database.fetch(_FORGET, (json.dumps(done), self._owner)))
+            await writer.run(forgetting(done, self._owner))
             self._heard.clear()
         await writer.checkpoint(at_least_bytes=CHECKPOINT_BYTES // 16)
         # Before the look: what becomes ours meanwhile may not be in it.
@@ -457,57 +480,6 @@ class SqliteStore:
     def __repr__(self) -> str:
         state = "closed" if self._writer is None else f"open, owner {self._owner}"
         return f"<SqliteStore {self._shown!r}: {state}>"
-
-
-# --- Statements -----------------------------------------------------------------------------------------------------
-
-# Only of runs that are still ours: what was asked of one that was overtaken is for its new owner to hear.
-_FORGET = """
-    DELETE FROM requests WHERE key IN (SELECT value FROM json_each(?))
-    AND EXISTS (SELECT 1 FROM runs AS r WHERE r.key = requests.run AND r.owner = ?)
-"""
-
-
-async def _become_owner(database: Database, locks: OwnerLocks, lease: float) -> int:
-    # Locked before anyone can see the row: nobody may find it, see a free lock, and take us for dead.
-    async with database.transaction():
-        [(key,)] = await database.fetch(
-            "INSERT INTO owners(host, pid, beat, started) VALUES (?, ?, 0, ?) RETURNING key",
-            (socket.gethostname(), os.getpid(), time.time()),
-        )
-        locks.hold(key, lease=lease)
-        # The row of a dead owner is kept only to name it in listings of what it left.
-        idle = await database.fetch(
-            "SELECT key FROM owners AS o WHERE key <> ? AND NOT EXISTS (SELECT 1 FROM runs WHERE owner = o.key)", (key,)
-        )
-        for (other,) in idle:
-            if not locks.is_held(other):
-                await database.fetch("DELETE FROM owners WHERE key = ?", (other,))
-    return int(key)
-
-
-def _claiming(line: Line, owner: int | None, new_owner: int) -> Callable[[Database], Awaitable[bool]]:
-    async def claim(database: Database) -> bool:
-        # Only from the owner that was looked at, under the epoch that was looked at: a quicker one has raised it.
-        rows = await database.fetch(
-            "UPDATE runs SET owner = ?, epoch = ? WHERE key = ? AND owner IS ? AND epoch = ? RETURNING records",
-            (new_owner, line.epoch, line.key, owner, line.epoch - 1),
-        )
-        if not rows:
-            return False
-        line.next = rows[0][0]
-        return True
-
-    return claim
-
-
-def _releasing(line: Line, owner: int, heard: Sequence[int] = ()) -> Callable[[Database], Awaitable[None]]:
-    async def release(database: Database) -> None:
-        if heard:
-            await database.fetch(_FORGET, (json.dumps(heard), owner))
-        await database.fetch("UPDATE runs SET owner = NULL WHERE key = ? AND epoch = ?", (line.key, line.epoch))
-
-    return release
 
 
 def _ignore(done: asyncio.Future[None]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import aiosqlite
@@ -49,12 +50,14 @@ class Disk:
 
     async def ask(self, connection: aiosqlite.Connection, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Have *fn* called in the thread of *connection*, or not."""
-        if fn.__name__ == "close":
+        # What is wanted, without the lock around it.
+        wanted = args[1] if fn.__name__ == "around" else partial(fn, *args)
+        if wanted.func.__name__ == "close":
             return await _ask(connection, fn, *args, **kwargs)
         self.count += 1
         fails = self.n and (self.count == self.n or (self.fault.stays and self.count > self.n))
         # Nothing is written by going back, and SQLite can always do it.
-        if not fails or args[:1] == ("ROLLBACK",):
+        if not fails or wanted.args[:1] == ("ROLLBACK",):
             return await _ask(connection, fn, *args, **kwargs)
         if self.fault.is_done:
             await _ask(connection, fn, *args, **kwargs)

@@ -279,10 +279,10 @@ def test_a_file_that_may_not_grow_ends_a_run_with_a_named_error(tmp_path: Path) 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 400 KiB, where this user may mount one."""
+    """A file system of 600 KiB, where this user may mount one."""
     place = tmp_path / "disk"
     place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(place)], capture_output=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(place)], capture_output=True)
     if mounted.returncode:
         pytest.skip(f"no file system can be mounted here: {mounted.stderr.decode().strip()}")
     try:
@@ -298,7 +298,7 @@ def test_a_disk_that_is_really_full_leaves_a_run_that_goes_on_once_there_is_room
     filler = small_disk / "filler"
     for free_kib in (300, 200, 120, 80, 60, 40, 20, 4):
         path = small_disk / f"{free_kib}.db"
-        filler.write_bytes(b"x" * ((400 - free_kib) << 10))
+        filler.write_bytes(b"x" * ((600 - free_kib) << 10))
 
         async def live(path: Path = path) -> str:
             async with af.Engine(path, durability=level) as engine:

@@ -127,9 +127,9 @@ def test_who_reads_a_run_while_it_is_purged_hears_that_it_is_gone(tmp_path: Path
             _, reader = store._opened()
             records = reader.records
 
-            async def late(key: int, run_id: str) -> Any:
+            async def late(run_id: str) -> Any:
                 await purged(store)
-                return await records(key, run_id)
+                return await records(run_id)
 
             reader.records = late  # type: ignore[method-assign]
             with pytest.raises(af.RunNotFound):

@@ -710,3 +710,30 @@ def test_a_key_is_never_used_again(tmp_path: Path) -> None:
             assert second > first
 
     asyncio.run(main())
+
+
+def test_a_run_that_could_not_be_given_up_can_be_taken_up_again(tmp_path: Path) -> None:
+    """A disk that was full for a moment must not lock a run until its engine closes."""
+
+    async def main() -> None:
+        async with opened(tmp_path / "runs.db") as store:
+            journal = await create(store, "r")
+            database = store._database
+            assert database is not None
+            fetch = database.fetch
+
+            async def full(sql: str, parameters: Any = ()) -> Any:
+                if sql.startswith("UPDATE runs SET owner = NULL"):
+                    raise StoreError("the disk is full")
+                return await fetch(sql, parameters)
+
+            database.fetch = full  # type: ignore[method-assign]
+            with pytest.raises(StoreError, match="full"):
+                await journal.release()
+            database.fetch = fetch  # type: ignore[method-assign]
+            again = await store.claim("r")
+            with pytest.raises(RunBusy, match="already running in this engine"):
+                await store.claim("r")
+            await again.release()
+
+    asyncio.run(main())
