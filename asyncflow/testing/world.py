@@ -106,9 +106,14 @@ class WorldEngine(Engine):
     """
 
     def __init__(
-        self, disk: Disk, *, around: Callable[[Executor], Executor] = lambda executor: executor, **options: Any
+        self,
+        disk: Disk,
+        *,
+        around: Callable[[Executor], Executor] = lambda executor: executor,
+        debug: bool = True,
+        **options: Any,
     ) -> None:
-        super().__init__(store=SimulatedStore(disk), clock=LoopClock(), **{"debug": True, **options})
+        super().__init__(store=SimulatedStore(disk), clock=LoopClock(), debug=debug, **options)
         self._around = around
 
     async def open(self) -> Self:
@@ -235,11 +240,16 @@ class World:
         async with WorldEngine(self.disk, around=self._around, **self._options) as engine:
             value, failures = None, tuple[str, ...]()
             try:
+                # One that is INTERRUPTED or SUSPENDED goes on; one that had ended tells how.
+                run = await engine.take_up(RUN_ID, self.flow)
+            except RunNotFound:
                 try:
-                    # One that is INTERRUPTED or SUSPENDED goes on; one that had ended tells how.
-                    run = await engine.take_up(RUN_ID, self.flow)
-                except RunNotFound:
                     run = await engine.start(self.flow, self.inputs, run_id=RUN_ID)
+                except StoreError:
+                    return None
+            except StoreError:
+                return None
+            try:
                 if life == 0 and self.case.cancel is not None:
                     loop.at_step(max(self.case.cancel, loop.steps), lambda: run.cancel("the world says so"))
                 value = await run
@@ -252,7 +262,7 @@ class World:
             if run.state is RunState.SUSPENDED:
                 return None
             states = {task.path: task.state.name for task in run.tasks()}
-            records = await engine._store.read(RUN_ID)
+            records = await SimulatedStore(self.disk).read(RUN_ID)
             return Ending(run.state, value, failures, states, records, self.lives, loop.steps)
 
     def timeline(self) -> str:
