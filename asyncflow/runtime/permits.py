@@ -41,11 +41,13 @@ class Claim:
 class _Line:
     """Claims that wait, a heap for each run; runs take turns."""
 
-    __slots__ = ("_runs",)
+    __slots__ = ("_count", "_runs")
 
     def __init__(self) -> None:
         # In order of whose turn it is: who has had one goes to the end.
-        self._runs: dict[Claimant, list[tuple[int, int, Claim]]] = {}
+        self._runs: dict[Claimant, list[tuple[int, int, int, Claim]]] = {}
+        # Tells claims of one task apart: one may still wait from before its flow was undone to run again.
+        self._count = 0
 
     def __bool__(self) -> bool:
         return bool(self._runs)
@@ -54,12 +56,13 @@ class _Line:
         return sum(map(len, self._runs.values()))
 
     def add(self, claim: Claim) -> None:
-        heapq.heappush(self._runs.setdefault(claim.run, []), (claim.place, claim.task, claim))
+        self._count += 1
+        heapq.heappush(self._runs.setdefault(claim.run, []), (claim.place, claim.task, self._count, claim))
 
     def next(self) -> Claim:
         run, claims = next(iter(self._runs.items()))
         del self._runs[run]
-        claim = heapq.heappop(claims)[2]
+        claim = heapq.heappop(claims)[3]
         if claims:
             self._runs[run] = claims
         return claim
