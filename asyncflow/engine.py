@@ -6,6 +6,7 @@ executors and which clock stand behind the seams.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
 from datetime import datetime
@@ -71,7 +72,8 @@ class Engine(Upkeep):
         keep: How many ended runs a journal in memory keeps.
         debug: Hand on decoded copies of values, so that code which relies on sharing them fails at once and not after a
             resume; and warn of a blocked loop after 0.1 s.
-        blocked_after: Log a warning that names task and line when the event loop has not turned for so many seconds.
+        blocked_after: Log a warning that names task and line when the event loop has not turned for so many seconds;
+            ``math.inf`` never.
     """
 
     def __init__(
@@ -151,7 +153,7 @@ class Engine(Upkeep):
         self._launcher.executors.update(loop=LoopExecutor(), inline=InlineExecutor(), thread=ThreadExecutor())
         for observer in self._first_observers:
             self._announcer.subscribe(observer)
-        if self._blocked_after is not None:
+        if self._blocked_after is not None and math.isfinite(self._blocked_after):
             self._watchdog = Watchdog(self._blocked_after)
             self._watchdog.start()
         self._is_open = True

@@ -276,13 +276,9 @@ def test_the_readme_s_commands_work_as_they_are_written(folder: Path) -> None:
         program, *arguments = shlex.split(line, comments=True)
         assert program == "asyncflow"
         said[arguments[0]] = call(folder, *arguments)
-    assert {command: code for command, (code, _, _) in said.items()} == {
-        "run": 1,
-        "ls": 0,
-        "show": 0,
-        "resume": 1,
-        "graph": 0,
-    }
+    codes = {command: code for command, (code, _, _) in said.items()}
+    # The run fails, as it is meant to, and whoever takes it up hears so again.
+    assert codes == dict.fromkeys(said, 0) | {"run": 1, "resume": 1}
     assert "saga-7" in said["ls"][1] and "REVERTED" in said["ls"][1]
     assert "the warehouse is on fire" in said["show"][1] and "the warehouse is on fire" in said["resume"][2]
     assert "flowchart" in said["graph"][1]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import attrs
@@ -363,10 +363,23 @@ class SimulatedStore:
             raise StoreError(f"{self.location} has no plan {digest!r}")
         return self.disk.plans[digest]
 
-    async def save_plan(self, digest: str, body: Callable[[], bytes]) -> None:
+    async def save_plan(self, digest: str, body: Callable[[], bytes], *, run_id: str) -> None:
         """Keep a recorded plan."""
         if digest not in self.disk.plans:
             self.disk.plans[digest] = body()
+
+    async def purge(self, before: float, states: Collection[RunState], told: Callable[[str], None]) -> None:
+        """Remove runs that nobody needs; their plans and blobs stay, since this disk does not count who uses them."""
+        for run_id, file in list(self.disk.files.items()):
+            info = _info(file)
+            if info.state in states and info.owner is None and info.updated < before:
+                del self.disk.files[run_id]
+                self.disk.forget_requests(run_id)
+                told(run_id)
+
+    async def backup(self, path: str) -> None:
+        """Refuse: there is no file."""
+        raise StoreError(f"{self.location} has no journal to back up")
 
     async def request(self, run_id: str, kind: str, reason: str) -> None:
         """Leave word for the owner of a run."""

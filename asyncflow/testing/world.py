@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
@@ -113,6 +114,8 @@ class WorldEngine(Engine):
         debug: bool = True,
         **options: Any,
     ) -> None:
+        # No thread may look in: what it sends to the loop would come when it likes.
+        options = {"blocked_after": math.inf, **options}
         super().__init__(store=SimulatedStore(disk), clock=LoopClock(), debug=debug, **options)
         self._around = around
 

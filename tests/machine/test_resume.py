@@ -460,7 +460,6 @@ def _unkept(plan: Any, *names: str, kept: str = "") -> list[m.Record]:
     return [m.Record(0.0, events)]
 
 
-@pytest.mark.xfail(reason="a resume counts only direct edges, and this value's edge leads through a controller")
 def test_what_reads_an_unkept_value_in_a_flow_with_a_controller_waits_until_it_is_there_again() -> None:
     """Else it fails for want of it, or takes its default."""
 
