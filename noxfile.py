@@ -94,6 +94,35 @@ def proof(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", "-q", "-n", "auto", "-m", "slow", *session.posargs)
 
 
+# Share of the branches in each folder that the default tests must take, in percent. Raise one as tests come.
+THRESHOLDS = {"machine": 99, "codec": 100, "": 92}
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Measure which branches the tests take, and fail below the thresholds. Arguments go to pytest."""
+    install(session, "coverage")
+    session.run(
+        "python", "-m", "pytest", "-q", "-n", "auto", "--dist", "worksteal", "--cov", "--cov-report=", *session.posargs
+    )
+    for folder, least in THRESHOLDS.items():
+        session.run(
+            "coverage", "report", "--skip-covered", "--show-missing", f"--fail-under={least}",
+            f"--include=asyncflow/{folder}{'/' if folder else ''}*",
+        )  # fmt: skip
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """
+    Break the machine in small ways, one at a time, and see that a test notices.
+
+    All of them take hours: ``nox -s mutants -- 300 7`` takes a sample of 300 by the seed 7.
+    """
+    install(session, "mutants")
+    session.run("python", "-m", "tests.mutation", *session.posargs)
+
+
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measure what asyncflow costs. Arguments go to the benchmarks: ``nox -s bench -- --list``."""
