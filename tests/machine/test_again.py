@@ -10,9 +10,10 @@ from asyncflow.errors import IllegalTransition
 from asyncflow.graph.policy import Retry
 from asyncflow.machine.failures import failures_of
 from asyncflow.machine.ledger import RUN_DEADLINE
+from asyncflow.machine.replay import fold
 from asyncflow.machine.tally import Tally
 from asyncflow.states import RunState
-from tests.machine.flows import Play, chain, side_by_side
+from tests.machine.flows import PLAN, Play, chain, side_by_side
 from tests.machine.stage import Stage, t
 from tests.machine.test_conditions import broken, yes
 
@@ -114,3 +115,62 @@ def test_of_two_tasks_given_up_at_once_both_are_told() -> None:
     assert play.due() == ["give up a", "give up b"]
     play.tell(m.TaskFailed(0), m.TaskFailed(1))
     assert list(failures_of(play.machine)) == ["a", "b"]
+
+
+def test_a_revert_that_fails_in_a_flow_that_is_not_to_run_again_turns_the_run_round() -> None:
+    """A flow was being undone when the one around it fell still, so that nobody undoes it just then."""
+    inner = af.linear("g", t("a"), retry=af.Times(2))
+    machine = Stage(af.unordered("f", inner, t("x"), retry=af.Times(2))).machine
+    outer, ruler, a, x = range(4)
+    for task in (outer, ruler):
+        machine.apply(m.AttemptStarted(task, 1))
+        machine.apply(m.AttemptSucceeded(task, 1))
+    for task in (a, x):
+        machine.apply(m.AttemptStarted(task, 1))
+    machine.apply(m.AttemptFailed(a, af.Failure(OSError()), False))
+    machine.due()
+    machine.apply(m.TaskFailed(a))
+    machine.apply(m.ControllerAnswered(1, "retry"))
+    machine.apply(m.RevertStarted(a, 1))
+    machine.apply(m.AttemptFailed(x, af.Failure(OSError()), False))
+    machine.due()
+    machine.apply(m.TaskFailed(x))
+    assert machine.controls[0].busy == 1, "the revert"
+    machine.apply(m.RevertFailed(a, af.Failure(OSError()), False))
+    assert machine.due() == [m.GiveUp(a, reverting=True)]
+    machine.apply(m.RevertGivenUp(a))
+    assert (machine.phase, machine.goal) == (RunState.REVERTING, RunState.REVERTED)
+    assert machine.due() == [m.Revert(x, 1)]
+
+
+def test_a_value_that_is_being_made_again_is_undone_when_its_body_has_ended() -> None:
+    """What was made of it the first time is undone before, while it still runs."""
+    play = Play(chain("a", "b", "c"))
+    play.run("a", "b")
+    play.crash()
+    play.machine.apply(m.ValuesLost([0]))
+    assert play.machine.due() == [m.Start(0, 2), m.Start(2, 1)]
+    for event in (m.AttemptStarted(0, 2), m.CancelRequested("enough")):
+        play.machine.apply(event)
+    assert play.machine.due() == [m.Cancel(0, "cancel"), m.Revert(1, 1)]
+    play.machine.apply(m.RevertStarted(1, 1))
+    play.machine.apply(m.RevertSucceeded(1, None))
+    assert play.machine.due() == []
+    play.machine.apply(m.AttemptCancelled(0))
+    assert play.machine.due() == [m.Revert(0, 1)]
+
+
+def test_a_record_without_events_is_no_beginning() -> None:
+    """Progress and the like may be all that a turn had; what matters is the first event."""
+    plan = chain("a")
+    started = m.Record(1.0, [m.RunStarted("run", plan.flow, PLAN, {})])
+    assert fold([m.Record(0.0, []), started], {PLAN: plan}).phase is RunState.RUNNING
+
+
+def test_a_condition_that_has_answered_is_not_asked() -> None:
+    """A machine that heard of the answer from a journal never asked, and has the question still in line."""
+    machine = Stage(af.linear("f", af.linear("g", t("a"), when=yes, depth="task"), t("b"))).machine
+    machine.apply(m.ConditionAnswered(0, False))
+    assert machine.due() == [m.Skip(0)]
+    machine.apply(m.TaskSkipped(0))
+    assert machine.due() == [m.Start(1, 1)]

@@ -147,3 +147,23 @@ def test_what_was_undone_and_is_gone_was_not_forsaken() -> None:
     machine = adopted(stage, af.linear("f", t("a")))
     assert (machine.retired, machine.forsaken) == ({"b": REVERTED}, [])
     assert machine.phase is RunState.REVERTING
+
+
+def test_a_flow_that_starts_over_forgets_what_failed_in_it_and_is_gone() -> None:
+    """Its controller has heard of the failure once; the next attempt has a history of its own."""
+    stage = Stage(af.linear("f", t("p"), ruled(t("a"), t("b"))), {"b": 1}).play(most=4)
+    stage.machine.due()
+    stage.tell(m.TaskFailed(3))
+    plan = af.linear("f", t("p"), ruled(t("a"))).compile()
+    machine = fold(stage.journal, {PLAN: stage.plan})
+    machine.adopt(plan)
+    machine.apply(m.RunResumed("today"))
+    assert [*failures_of(machine)] == ["g/b"]
+    assert machine.due() == [m.Decide(1)]
+    machine.apply(m.ControllerAnswered(1, "retry"))
+    assert machine.due() == [m.Revert(2, 1)]
+    machine.apply(m.RevertStarted(2, 1))
+    machine.apply(m.RevertSucceeded(2, None))
+    assert machine.due() == [m.StartOver(1, [1, 2], 0.0)]
+    machine.apply(m.FlowStartedOver(1, [1, 2]))
+    assert failures_of(machine) == {}
