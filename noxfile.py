@@ -95,7 +95,7 @@ def proof(session: nox.Session) -> None:
 
 
 # How much of each folder the default tests must take, of lines and branches together, in percent; last of the package.
-THRESHOLDS = {"machine": 99, "codec": 100, "": 92}
+THRESHOLDS = {"machine": 99, "codec": 99, "": 92}
 
 
 @nox.session
