@@ -94,6 +94,33 @@ def proof(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", "-q", "-n", "auto", "-m", "slow", *session.posargs)
 
 
+# How much of each folder the default tests must take, of lines and branches together, in percent; last of the package.
+THRESHOLDS = {"machine": 99, "codec": 99, "": 92}
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Measure which branches the tests take, and fail below the thresholds. Arguments go to pytest."""
+    install(session, "coverage")
+    session.run(
+        "python", "-m", "pytest", "-q", "-n", "auto", "--dist", "worksteal", "--cov", "--cov-report=", *session.posargs
+    )
+    for folder, least in THRESHOLDS.items():
+        only = [f"--include=asyncflow/{folder}/*"] if folder else []
+        session.run("coverage", "report", "--skip-covered", "--show-missing", f"--fail-under={least}", *only)
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """
+    Break the machine in small ways, one at a time, and see that a test notices.
+
+    All of them take hours: ``nox -s mutants -- 300 7`` takes a sample of 300 by the seed 7.
+    """
+    install(session, "mutants")
+    session.run("python", "-m", "tests.mutation", *session.posargs)
+
+
 @nox.session
 def soak(session: nox.Session) -> None:
     """Keep a process under load for 20 minutes and kill it every 20 s. For less: ``nox -s soak -- 120 --every 5``."""

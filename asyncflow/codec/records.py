@@ -212,18 +212,17 @@ class Codec(Values):
         raise InternalError(f"an event holds a {type(item).__name__}, which a journal has no form for")
 
     def _from_wire(self, wanted: type[Any], item: Any) -> Any:
-        found = class_of(item)
-        if wanted is Sealed:
-            if found is bytes:
-                return Sealed(item, size_bytes=len(item))
-            if item is None:
-                return Sealed()
-            if found is list:
-                blob, size = item
-                if type(blob) is str and type(size) is int and size >= 0:
-                    return Sealed(blob=blob, size_bytes=size)
-        elif wanted is Failure:
+        if wanted is Failure:
             return Failure(record=msgspec.convert(item, FailureRecord), rebuild=self.rebuild)
+        found = class_of(item)
+        if found is bytes:
+            return Sealed(item, size_bytes=len(item))
+        if item is None:
+            return Sealed()
+        if found is list:
+            blob, size = item
+            if type(blob) is str and type(size) is int and size >= 0:
+                return Sealed(blob=blob, size_bytes=size)
         raise ValueError(f"a {found.__name__} is no {wanted.__name__}")
 
 

@@ -41,8 +41,6 @@ class Flows(Adoption):
         Something right in *scope* has failed for good: the nearest flow that has a controller and has not ended, be it
         *scope* or one around it, falls still; without one the run turns round.
         """
-        if self.phase is not RunState.RUNNING:
-            return
         around = [] if scope < 0 else self.plan.enclosing(scope)
         if not self._halts.isdisjoint(around):
             return  # what is falling still, or has, counts one failure more

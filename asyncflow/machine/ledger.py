@@ -221,10 +221,6 @@ class Ledger:
         started = self.started
         return sorted((task for task, place in enumerate(started) if place), key=started.__getitem__)
 
-    def has_started(self, task: int) -> bool:
-        """Whether *task* has started in its present execution, so that undoing the run concerns it."""
-        return self.attempts[task] > 0
-
     def in_flight(self) -> list[int]:
         """Return the tasks whose body or revert has started and has no ending: what a crash loses."""
         ended, reverting = self._ended, self.reverting

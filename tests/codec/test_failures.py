@@ -36,6 +36,28 @@ class Several(ExceptionGroup[Exception]):
     pass
 
 
+class Reduced(Exception):
+    """One that says itself how it is pickled, which is no business of a journal's."""
+
+    def __reduce__(self) -> Any:
+        raise AssertionError
+
+
+class Guarded(Exception):
+    """One that answers for attributes that it does not have, and fails at it."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise ZeroDivisionError(name)
+
+
+class Hollow(ExceptionGroup[Exception]):
+    """A group that will not say what is in it."""
+
+    @property
+    def exceptions(self) -> Any:
+        raise ZeroDivisionError
+
+
 def through(error: BaseException, *, write: Codec | None = None, read: Codec | None = None) -> Any:
     """Return *error* as another process would see it."""
     record = (write or Codec()).describe(error)
@@ -274,6 +296,12 @@ def test_an_exception_that_cannot_be_told_is_told_anyway() -> None:
     error = ValueError("x")
     error.__notes__ = 5  # type: ignore[assignment]
     assert not hasattr(through(error), "__notes__")
+    got = through(raised(Hollow("x", [ValueError()])))
+    assert str(got) == f"<{__name__}.Hollow, whose class raised ZeroDivisionError>"
+    twisted = SyntaxError("x", ("f.py", 1, 1, 5))  # its line is no text, which the traceback module counts on
+    assert type(through(raised(twisted))) is SyntaxError
+    assert str(through(raised(Guarded("still told")))) == "still told"
+    assert through(raised(Reduced(7))).type_name == f"{__name__}.Reduced"
 
 
 def test_lone_surrogates_are_shown() -> None:

@@ -181,13 +181,19 @@ def test_texts_that_utf_8_cannot_hold_are_shown() -> None:
     "body",
     [b"", b"\xc1", b"\x92\x01\x90\x00", b"\xdd\xff\xff\xff\xff", b"\x92\x01\x91\x92\x63\x01", b"\x91" * 50_000, b"\x80",
      b"\x92\x01\xdd\x10\x00\x00\x00", b"\x92\x01\x91\x93\x0b\x01\x05", b"\x92\x01\x91\x93\x0b\x01\x92\xa1x\xff",
-     b"\x92\x01\x91\x94\x0c\x01\x05\xc3"],
-    ids=range(11),
+     b"\x92\x01\x91\x94\x0c\x01\x05\xc3", b"\x92\x01\x91\x93\x0b\x01\x92\x05\x05"],
+    ids=range(12),
 )  # fmt: skip
 def test_bytes_that_are_no_record_are_refused(body: bytes) -> None:
     """What cannot be decoded stops the run with a named error, never with a None."""
     with pytest.raises(UndecodableValue, match="are not a record: "):
         Codec().decode_record(body)
+
+
+def test_an_event_that_holds_what_no_journal_has_a_form_for_is_a_bug_of_ours() -> None:
+    """It must be found before it is appended, while the run can still be stopped in order."""
+    with pytest.raises(InternalError, match="an event holds a object, which a journal has no form for"):
+        Codec().encode_record(m.Record(1.5, [m.AttemptFailed(3, object(), True)]))  # type: ignore[arg-type]
 
 
 @settings(max_examples=300, deadline=None)

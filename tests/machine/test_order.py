@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from asyncflow import messages as m
+from asyncflow.graph.controller import Times
 from asyncflow.graph.pattern import linear, unordered
 from asyncflow.machine.run import RUN_DEADLINE, RunMachine
 from asyncflow.states import RunState
@@ -361,3 +362,43 @@ def test_a_time_limit_stops_the_attempt_and_no_other() -> None:
     assert play.due() == ["give up a"], "it has given way already"
     play.tell(m.TaskFailed(0))
     assert play.states == {"a": "TIMED_OUT", "b": "RUNNING"}
+
+
+def test_an_outlook_says_in_order_what_is_next_and_hands_nothing_out() -> None:
+    """A debugger shows it at every step, and the run goes on as if nobody had looked."""
+    play = Play(side_by_side("a", "b"))
+    assert play.machine.outlook() == play.machine.outlook() == ["a", "b"]
+    ranked = Play(unordered("u", task("a"), task("b", priority=5)))
+    assert ranked.machine.outlook() == ["b", "a"] and ranked.due() == ["start b#1", "start a#1"]
+    play.run("b", "a")
+    play.tell(m.CancelRequested("enough"))
+    assert play.machine.outlook() == ["-a", "-b"], "the last to start is the first"
+    play.tell(m.SuspendRequested("closing"))
+    assert play.machine.outlook() == []
+    play.tell(m.RunSuspended())
+    assert play.machine.outlook() == []
+
+
+def test_a_controller_that_is_about_to_be_asked_is_in_the_outlook() -> None:
+    """Once its flow has fallen still, and not before; a start that is not wanted any more is not in it."""
+    play = Play(linear("out", linear("f", unordered("u", task("a"), task("b")), retry=Times(2))))
+    play.run("f/times")
+    play.due()
+    play.start("a", "b")
+    play.fail("a")
+    play.due()
+    play.tell(m.TaskFailed(play.at("a")))
+    assert play.machine.outlook() == []
+    assert not play.machine.is_asking
+    play.tell(m.AttemptCancelled(play.at("b")))
+    assert play.machine.outlook() == ["?f"]
+    assert play.machine.is_asking
+
+
+def test_what_a_flow_with_a_controller_gives_is_a_result_when_the_flow_has_ended() -> None:
+    """Until then all of it may be undone and made again."""
+    play = Play(linear("out", task("p"), linear("f", task("a"), task("b"), retry=Times(2))))
+    play.run("p", "f/times", "f/a")
+    assert [play.machine.is_result(at) for at in range(4)] == [True, False, False, False]
+    play.run("f/b")
+    assert [play.machine.is_result(at) for at in range(4)] == [True, True, True, True]

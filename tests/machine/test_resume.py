@@ -435,6 +435,19 @@ def test_values_that_nobody_needs_any_more_are_not_made_again() -> None:
     assert recovery(machine) == [m.RunResumed(None, None)]
 
 
+def test_a_flow_that_returns_nothing_needs_no_value_at_its_end() -> None:
+    """Only what is still to run reads anything."""
+
+    @flow
+    def silent() -> None:
+        inc.named("b")(inc.named("a")(0))
+
+    plan = silent.compile()
+    for done, needed in (("a", [m.ValuesLost([0])]), ("ab", [])):
+        machine = fold(_unkept(plan, *done), {PLAN: plan})
+        assert recovery(machine)[1:] == needed
+
+
 def reading_chain() -> Any:
     @flow
     def chained() -> int:

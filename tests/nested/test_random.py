@@ -96,6 +96,11 @@ def test_what_conditions_let_happen_is_what_the_rules_allow() -> None:
         wander(seed, 12)
 
 
+def test_a_flow_whose_condition_is_due_may_be_skipped_by_the_no_of_another() -> None:
+    """It is rare, and known by its seed: nobody is asked about that flow any more, and what is behind it goes on."""
+    wander(794, 14, asks=0.5)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("thousand", range(30))
 def test_what_conditions_let_happen_in_many_worlds_is_what_the_rules_allow(thousand: int) -> None:

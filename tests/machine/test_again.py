@@ -1,0 +1,176 @@
+"""What happens a second time counts as the second, and what is said once is not said again."""
+
+from __future__ import annotations
+
+import pytest
+
+import asyncflow as af
+from asyncflow import messages as m
+from asyncflow.errors import IllegalTransition
+from asyncflow.graph.policy import Retry
+from asyncflow.machine.failures import failures_of
+from asyncflow.machine.ledger import RUN_DEADLINE
+from asyncflow.machine.replay import fold
+from asyncflow.machine.tally import Tally
+from asyncflow.states import RunState
+from tests.machine.flows import PLAN, Play, chain, side_by_side
+from tests.machine.stage import Stage, t
+from tests.machine.test_conditions import broken, yes
+
+
+def test_each_reset_is_another_execution_with_the_terms_of_the_first() -> None:
+    """A key that came back would let a service take the new execution for the old one."""
+    stage = Stage(af.linear("f", t("a")), inputs={}, on_failure="finish", never_revert=True)
+    for times in range(3):
+        stage.play()
+        assert stage.machine.executions == ({0: times} if times else {})
+        stage.tell(m.RunReset("today", 9.0 + times))
+        assert (stage.machine.deadline, stage.machine.run_id) == (9.0 + times, "run")
+        assert (stage.machine.on_failure, stage.machine.never_revert) == ("finish", True)
+
+
+def test_a_try_at_a_revert_may_be_lost_more_than_once() -> None:
+    """None of the losses uses up the policy's tries, and what was lost can have no ending any more."""
+    play = Play(chain("a", revert_retry=Retry(2)))
+    play.run("a")
+    play.tell(m.CancelRequested("enough"))
+    for tried in (1, 2):
+        assert f"revert a#{tried}" in play.due()
+        play.begin_undo("a")
+        play.crash()
+        with pytest.raises(IllegalTransition, match="has nothing in flight that could end"):
+            play.machine.apply(m.RevertSucceeded(0, None))
+    play.due()
+    play.begin_undo("a")
+    play.tell(m.RevertFailed(0, af.Failure(OSError()), True))
+    assert play.due() == ["retry revert of a#4"]
+
+
+def test_a_suspend_is_asked_for_once() -> None:
+    """The answer is on its way to the journal when somebody asks again."""
+    play = Play(chain("a"))
+    play.tell(m.SuspendRequested("closing"))
+    assert play.due() == ["suspend"]
+    assert play.due() == []
+
+
+def test_the_condition_of_a_flow_that_falls_still_is_not_asked() -> None:
+    """It became due in the turn in which its flow failed."""
+    inner = af.linear("g", t("b"), when=yes)
+    stage = Stage(af.unordered("f", t("a"), af.linear("l", t("x"), inner), retry=af.Times(2)))
+    machine = stage.machine
+    machine.apply(m.AttemptStarted(0, 1))
+    machine.apply(m.AttemptSucceeded(0, 1))
+    machine.due()
+    for task in (1, 2):
+        machine.apply(m.AttemptStarted(task, 1))
+    machine.apply(m.AttemptSucceeded(2, "x"))
+    machine.apply(m.AttemptFailed(1, af.Failure(OSError()), False))
+    assert machine.due() == [m.GiveUp(1)]
+    machine.apply(m.TaskFailed(1))
+    assert machine.due() == [m.Decide(0)]
+    assert machine.due() == []
+
+
+def test_an_empty_flow_before_a_condition_passes() -> None:
+    """A gate that waits for nothing and guards nothing must not wait for an answer that nobody gives."""
+    flow = af.linear("f", af.unordered("empty"), t("a", when=yes))
+    assert Stage(flow).play().told == "a?yes a SUCCEEDED"
+
+
+def test_reverts_side_by_side_are_timed_together() -> None:
+    """The seconds are those of all reverts, as they are of all bodies."""
+    tally = Tally()
+    tally.take(10.0, RunState.REVERTING, 0, 3, 2)
+    tally.take(14.0, RunState.REVERTED, 0, 0, 0)
+    assert (tally.reverting, tally.waiting, tally.running) == (12.0, 8.0, 0.0)
+    assert tally.until(None).seconds == {RunState.REVERTING: 4.0}
+
+
+def test_every_failure_is_told_under_the_name_of_what_failed() -> None:
+    """The run, the flow around all and a flow within are three places to look."""
+    stage = Stage(af.linear("f", t("a"), af.linear("g", t("b"), timeout=5.0), timeout=9.0))
+    for scope in (1, 0, RUN_DEADLINE):
+        stage.machine.late_scopes.append(scope)
+    told = failures_of(stage.machine)
+    assert {path: failure.text for path, failure in told.items()} == {
+        "g": "flow 'g' took longer than its timeout of 5.0 s",
+        "f": "run 'run' passed its deadline",
+    }
+    stage = Stage(af.linear("f", t("a"), af.linear("g", t("b"), when=broken))).play()
+    assert [(path, failure.text) for path, failure in failures_of(stage.machine).items()] == [("g", "cannot say")]
+    stage.machine.forsaken.append("gone")
+    assert failures_of(stage.machine)["gone (revert)"].text == (
+        "task 'gone' is gone from the flow, so it could not be reverted"
+    )
+
+
+def test_of_two_tasks_given_up_at_once_both_are_told() -> None:
+    """The second failed in a run that had turned round."""
+    play = Play(side_by_side("a", "b"))
+    play.due()
+    play.start("a", "b")
+    play.fail("a")
+    play.fail("b")
+    assert play.due() == ["give up a", "give up b"]
+    play.tell(m.TaskFailed(0), m.TaskFailed(1))
+    assert list(failures_of(play.machine)) == ["a", "b"]
+
+
+def test_a_revert_that_fails_in_a_flow_that_is_not_to_run_again_turns_the_run_round() -> None:
+    """A flow was being undone when the one around it fell still, so that nobody undoes it just then."""
+    inner = af.linear("g", t("a"), retry=af.Times(2))
+    machine = Stage(af.unordered("f", inner, t("x"), retry=af.Times(2))).machine
+    outer, ruler, a, x = range(4)
+    for task in (outer, ruler):
+        machine.apply(m.AttemptStarted(task, 1))
+        machine.apply(m.AttemptSucceeded(task, 1))
+    for task in (a, x):
+        machine.apply(m.AttemptStarted(task, 1))
+    machine.apply(m.AttemptFailed(a, af.Failure(OSError()), False))
+    machine.due()
+    machine.apply(m.TaskFailed(a))
+    machine.apply(m.ControllerAnswered(1, "retry"))
+    machine.apply(m.RevertStarted(a, 1))
+    machine.apply(m.AttemptFailed(x, af.Failure(OSError()), False))
+    machine.due()
+    machine.apply(m.TaskFailed(x))
+    assert machine.controls[0].busy == 1, "the revert"
+    machine.apply(m.RevertFailed(a, af.Failure(OSError()), False))
+    assert machine.due() == [m.GiveUp(a, reverting=True)]
+    machine.apply(m.RevertGivenUp(a))
+    assert (machine.phase, machine.goal) == (RunState.REVERTING, RunState.REVERTED)
+    assert machine.due() == [m.Revert(x, 1)]
+
+
+def test_a_value_that_is_being_made_again_is_undone_when_its_body_has_ended() -> None:
+    """What was made of it the first time is undone before, while it still runs."""
+    play = Play(chain("a", "b", "c"))
+    play.run("a", "b")
+    play.crash()
+    play.machine.apply(m.ValuesLost([0]))
+    assert play.machine.due() == [m.Start(0, 2), m.Start(2, 1)]
+    for event in (m.AttemptStarted(0, 2), m.CancelRequested("enough")):
+        play.machine.apply(event)
+    assert play.machine.due() == [m.Cancel(0, "cancel"), m.Revert(1, 1)]
+    play.machine.apply(m.RevertStarted(1, 1))
+    play.machine.apply(m.RevertSucceeded(1, None))
+    assert play.machine.due() == []
+    play.machine.apply(m.AttemptCancelled(0))
+    assert play.machine.due() == [m.Revert(0, 1)]
+
+
+def test_a_record_without_events_is_no_beginning() -> None:
+    """Progress and the like may be all that a turn had; what matters is the first event."""
+    plan = chain("a")
+    started = m.Record(1.0, [m.RunStarted("run", plan.flow, PLAN, {})])
+    assert fold([m.Record(0.0, []), started], {PLAN: plan}).phase is RunState.RUNNING
+
+
+def test_a_condition_that_has_answered_is_not_asked() -> None:
+    """A machine that heard of the answer from a journal never asked, and has the question still in line."""
+    machine = Stage(af.linear("f", af.linear("g", t("a"), when=yes, depth="task"), t("b"))).machine
+    machine.apply(m.ConditionAnswered(0, False))
+    assert machine.due() == [m.Skip(0)]
+    machine.apply(m.TaskSkipped(0))
+    assert machine.due() == [m.Start(1, 1)]

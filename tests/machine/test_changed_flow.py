@@ -1,0 +1,169 @@
+"""What a changed flow takes over of flows, controllers and conditions, and what it keeps of those that are gone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import asyncflow as af
+from asyncflow import messages as m
+from asyncflow.graph.flow import Flow
+from asyncflow.machine.control import ControlPhase
+from asyncflow.machine.failures import failures_of
+from asyncflow.machine.ledger import REVERTED, RUN_DEADLINE, SKIPPED, SUCCEEDED, WHOLE_RUN
+from asyncflow.machine.replay import fold
+from asyncflow.machine.run import RunMachine
+from asyncflow.states import RunState
+from tests.machine.stage import ALWAYS, PLAN, Stage, t
+from tests.machine.test_conditions import broken, no, yes
+
+
+def adopted(stage: Stage, today: Flow[..., Any], *events: m.Event) -> RunMachine:
+    """Return the machine of a run, folded from its journal and gone on under *today*'s flow."""
+    machine = fold(stage.journal, {PLAN: stage.plan})
+    machine.adopt(today.compile())
+    for event in (m.RunResumed("today"), *events):
+        machine.apply(event)
+    return machine
+
+
+def test_what_had_not_started_and_is_gone_leaves_no_trace() -> None:
+    """Only what a run did is part of it."""
+    stage = Stage(af.linear("f", t("a"), t("b"), t("c"))).play(most=1)
+    machine = adopted(stage, af.linear("f", t("a"), t("c")))
+    assert (machine.retired, machine.forsaken, machine.gone_failures) == ({}, [], {})
+    assert machine.due() == [m.Start(1, 1)]
+
+
+def test_the_failure_of_a_flow_that_is_gone_is_still_told() -> None:
+    """Its condition raised, which was why the run failed; taking the flow out does not make that unsaid."""
+    stage = Stage(af.linear("f", t("a"), af.linear("g", t("b"), when=broken)))
+    stage.play()
+    assert [*failures_of(adopted(stage, af.linear("f", t("a"))))] == ["g"]
+    assert [*failures_of(adopted(stage, af.linear("f", af.linear("g", t("b")), t("a"))))] == ["g"]
+
+
+def ruled(*items: Any, name: str = "g", times: int = 2) -> Flow[..., Any]:
+    return af.linear(name, *items, retry=af.Times(times))
+
+
+def test_a_flow_that_is_being_undone_goes_on_with_that_under_its_new_number() -> None:
+    """A process dies between a controller's answer and the flow's next attempt, and a deploy moves the flow."""
+    stage = Stage(af.linear("f", t("p"), ruled(t("a"), t("b"))), {"b": 1}).play(most=4)
+    stage.answer()
+    assert stage.told == "p times a b! g:retry"
+    machine = adopted(stage, af.linear("f", af.linear("new", t("n")), t("p"), ruled(t("a"), t("b"))))
+    assert machine.halted() == [2]
+    control = machine.controls[2]
+    assert (control.phase, control.scope, control.busy) == (ControlPhase.UNDOING, 2, 0)
+    plan = machine.plan
+    assert machine.due() == [m.Revert(plan.index("g/b"), 1), m.Start(plan.index("new/n"), 1)]
+    for name in ("b", "a"):
+        at = plan.index(f"g/{name}")
+        assert machine.wants(at, 1, is_revert=True)
+        machine.apply(m.RevertStarted(at, 1))
+        machine.apply(m.RevertSucceeded(at, None))
+    over = m.StartOver(2, [plan.index(f"g/{name}") for name in ("times", "a", "b")], 0.0)
+    assert over in machine.due()
+    machine.apply(m.FlowStartedOver(2, over.tasks))
+    assert machine.due() == [m.Start(plan.index("g/times"), 1)]
+
+
+def test_a_controller_that_is_gone_is_not_asked() -> None:
+    """What has fallen still for its question goes on without it."""
+    stage = Stage(af.linear("f", ruled(t("a"), t("b")), ruled(t("c"), name="h")), {"b": 1}).play(most=3)
+    machine = adopted(stage, af.linear("f", af.linear("g", t("a"), t("b")), ruled(t("c"), name="h")))
+    assert [machine.plan.scopes[scope].path for scope in machine.controls] == ["h"]
+    assert machine.halted() == []
+
+
+def test_a_flow_that_is_undone_alone_is_found_again() -> None:
+    """``revert_scope="flow"`` undoes one flow; where that is gone, what is left to undo is the run."""
+
+    def g(*items: Any) -> Flow[..., Any]:
+        return af.linear("g", *items, retry=af.Times(1), revert_scope="flow")
+
+    stage = Stage(af.linear("f", t("p"), g(t("a"), t("b"))), {"b": ALWAYS}).play(most=4)
+    stage.answer()
+    assert stage.machine.undo_scope == 1
+    moved = adopted(stage, af.linear("f", af.linear("new", t("n")), t("p"), g(t("a"), t("b"))))
+    plan = moved.plan
+    assert (moved.undo_scope, moved.due()) == (2, [m.Revert(plan.index("g/b"), 1)])
+    gone = adopted(stage, af.linear("f", t("p"), t("q")))
+    assert (gone.undo_scope, gone.due()) == (WHOLE_RUN, [m.Revert(0, 1)])
+    assert sorted(gone.retired) == ["g/a", "g/b", "g/times"]
+
+
+def test_answers_deadlines_and_skips_stay_with_what_they_are_about() -> None:
+    """Conditions are known by what they guard, time limits by their flow; the run's own deadline is nobody's number."""
+
+    def today(*first: Any) -> Flow[..., Any]:
+        return af.linear("f", *first, t("a", when=no, depth="neighbours"), t("b"), af.linear("g", t("c"), timeout=5.0))
+
+    stage = Stage(today())
+    (ask,) = stage.machine.due()
+    assert isinstance(ask, m.Evaluate)
+    stage.tell(m.ConditionAnswered(ask.guard, False))
+    stage.tell(m.TaskSkipped(0))
+    stage.tell(m.ScopeStarted(1, 7.0))
+    machine = adopted(stage, today(af.linear("new", t("n", when=yes))))
+    path = [machine.plan.path(at) for at in range(machine.plan.size)]
+    assert path == ["new/n", "a", "b", "g/c"]
+    assert machine.states[1] == SKIPPED and not machine.wants(2)
+    assert machine.scope_deadlines == {2: 7.0}
+    assert machine.due() == [m.Skip(2)]
+    machine.apply(m.TaskSkipped(2))
+    first, other = machine.due()
+    assert isinstance(first, m.Evaluate) and machine.plan.guards[first.guard].node == 0, "a has been asked already"
+    assert other == m.Start(3, 1)
+    stage.tell(m.DeadlinePassed(1))
+    stage.tell(m.DeadlinePassed(RUN_DEADLINE))
+    late = adopted(stage, today(af.linear("new", t("n"))))
+    assert late.late_scopes == [2]
+
+
+def test_a_deadline_that_passed_stays_the_run_s() -> None:
+    """It lies around all flows, whatever their numbers."""
+    stage = Stage(af.linear("f", t("a"), t("b"))).play(most=1)
+    stage.tell(m.DeadlinePassed(RUN_DEADLINE))
+    assert adopted(stage, af.linear("f", t("new"), t("a"))).late_scopes == [RUN_DEADLINE]
+
+
+def test_what_was_undone_and_is_gone_was_not_forsaken() -> None:
+    """Only what can be undone no more is to be told, and only where there was anything to undo."""
+    b = t("b")
+
+    @b.revert
+    def undo() -> None: ...
+
+    stage = Stage(af.linear("f", t("a"), b, t("c")))
+    for number in (0, 1):
+        stage.tell(m.AttemptStarted(number, 1))
+        stage.tell(m.AttemptSucceeded(number, 1))
+    stage.tell(m.CancelRequested("enough"))
+    machine = adopted(stage, af.linear("f", t("a")))
+    assert (machine.retired, machine.forsaken) == ({"b": SUCCEEDED}, ["b"])
+    stage.tell(m.RevertStarted(1, 1))
+    stage.tell(m.RevertSucceeded(1, None))
+    machine = adopted(stage, af.linear("f", t("a")))
+    assert (machine.retired, machine.forsaken) == ({"b": REVERTED}, [])
+    assert machine.phase is RunState.REVERTING
+
+
+def test_a_flow_that_starts_over_forgets_what_failed_in_it_and_is_gone() -> None:
+    """Its controller has heard of the failure once; the next attempt has a history of its own."""
+    stage = Stage(af.linear("f", t("p"), ruled(t("a"), t("b"))), {"b": 1}).play(most=4)
+    stage.machine.due()
+    stage.tell(m.TaskFailed(3))
+    plan = af.linear("f", t("p"), ruled(t("a"))).compile()
+    machine = fold(stage.journal, {PLAN: stage.plan})
+    machine.adopt(plan)
+    machine.apply(m.RunResumed("today"))
+    assert [*failures_of(machine)] == ["g/b"]
+    assert machine.due() == [m.Decide(1)]
+    machine.apply(m.ControllerAnswered(1, "retry"))
+    assert machine.due() == [m.Revert(2, 1)]
+    machine.apply(m.RevertStarted(2, 1))
+    machine.apply(m.RevertSucceeded(2, None))
+    assert machine.due() == [m.StartOver(1, [1, 2], 0.0)]
+    machine.apply(m.FlowStartedOver(1, [1, 2]))
+    assert failures_of(machine) == {}
