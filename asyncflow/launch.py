@@ -143,9 +143,9 @@ class Launcher:
         try:
             records = await journal.records()
             if flow is None:
-                flow = journal.declared or _find(await store.info(run_id))
-            flow = as_flow(flow)
-            plan = flow.compile()
+                declared: Flow[..., Any] | None = journal.declared
+                flow = _find(await store.info(run_id)) if declared is None else declared
+            plan = as_flow(flow).compile()
             codec, plan_id = self._codec_for(plan), self._id_of(plan)
             named = plans_named(records)
             plans = {name: plan if name == plan_id else recorded.decode(await store.plan(name)) for name in set(named)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 
@@ -11,7 +12,8 @@ def main() -> None:
     for needed in ("rich", "typer"):
         if importlib.util.find_spec(needed) is None:
             sys.exit(f"asyncflow: the command line needs {needed}; pip install 'asyncflow-engine[cli]'")
-    from asyncflow.cli import upkeep  # noqa: F401  # its commands are known once it is imported
+    # Its commands are known once it is imported.
+    importlib.import_module("asyncflow.cli.upkeep")
     from asyncflow.cli.app import run_app
 
     run_app()

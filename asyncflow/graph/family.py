@@ -33,9 +33,10 @@ def map_task(fn: Callable[[Any], Any], **options: Unpack[TaskOptions]) -> Functi
                 async with asyncio.TaskGroup() as group:
                     doing = [group.create_task(fn(value)) for value in values]
             except BaseExceptionGroup as failed:
-                if len(failed.exceptions) > 1:
+                first, *more = failed.exceptions
+                if more:
                     raise
-                raise failed.exceptions[0] from None
+                raise first from None
             return [one.result() for one in doing]
 
         return _family(apply, fn, "af.map_task", options)

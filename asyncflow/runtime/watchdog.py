@@ -73,7 +73,7 @@ class Watchdog:
                         self._warn()
 
     def _warn(self) -> None:
-        innermost = sys._current_frames().get(self._watched)
+        innermost = sys._current_frames().get(self._watched)  # pyright: ignore[reportPrivateUsage]
         if innermost is None:
             return
         attempt, line = _attempt_in(innermost) or self._attempt_of_task(), _line_of(innermost)

@@ -13,7 +13,7 @@ import os
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -311,7 +311,7 @@ class SqliteStore:
         )
 
     @contextlib.contextmanager
-    def _attending(self, run_id: str) -> Iterator[None]:
+    def _attending(self, run_id: str) -> Generator[None, None, None]:
         """Let nobody here take a run for one that is left, as long as it is being taken over."""
         self._taking[run_id] += 1
         try:

@@ -9,7 +9,7 @@ from asyncflow import messages as m
 from asyncflow.graph.flow import Flow
 from asyncflow.machine.control import ControlPhase
 from asyncflow.machine.failures import failures_of
-from asyncflow.machine.ledger import REVERTED, RUN_DEADLINE, SKIPPED, SUCCEEDED, WHOLE_RUN
+from asyncflow.machine.ledger import NOTHING, REVERTED, RUN_DEADLINE, SKIPPED, SUCCEEDED
 from asyncflow.machine.replay import fold
 from asyncflow.machine.run import RunMachine
 from asyncflow.states import RunState
@@ -77,7 +77,7 @@ def test_a_controller_that_is_gone_is_not_asked() -> None:
 
 
 def test_a_flow_that_is_undone_alone_is_found_again() -> None:
-    """``revert_scope="flow"`` undoes one flow; where that is gone, what is left to undo is the run."""
+    """``revert_scope="flow"`` undoes one flow; where that is gone, nothing else is undone for it."""
 
     def g(*items: Any) -> Flow[..., Any]:
         return af.linear("g", *items, retry=af.Times(1), revert_scope="flow")
@@ -89,7 +89,7 @@ def test_a_flow_that_is_undone_alone_is_found_again() -> None:
     plan = moved.plan
     assert (moved.undo_scope, moved.due()) == (2, [m.Revert(plan.index("g/b"), 1)])
     gone = adopted(stage, af.linear("f", t("p"), t("q")))
-    assert (gone.undo_scope, gone.due()) == (WHOLE_RUN, [m.Revert(0, 1)])
+    assert (gone.undo_scope, gone.due()) == (NOTHING, [m.End("FAILED")])
     assert sorted(gone.retired) == ["g/a", "g/b", "g/times"]
 
 
