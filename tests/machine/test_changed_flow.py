@@ -93,6 +93,19 @@ def test_a_flow_that_is_undone_alone_is_found_again() -> None:
     assert sorted(gone.retired) == ["g/a", "g/b", "g/times"]
 
 
+def test_a_flow_that_was_undone_alone_runs_again_although_something_beside_it_has_changed() -> None:
+    """It had given up, and counted as fallen still under the new plan: nothing in it started, and no run ended."""
+
+    def today(*more: Any) -> Flow[..., Any]:
+        g = af.linear("g", t("a"), t("b"), retry=af.Times(1), revert_scope="flow")
+        return af.linear("f", t("p"), g, *more)
+
+    stage = Stage(today(), {"b": ALWAYS}).play()
+    assert stage.told == "p times a b! g:revert -b -a -times FAILED"
+    machine = adopted(stage, today(t("new")))
+    assert (machine.halted(), machine.due()) == ([], [m.Start(machine.plan.index("g/times"), 1)])
+
+
 def test_answers_deadlines_and_skips_stay_with_what_they_are_about() -> None:
     """Conditions are known by what they guard, time limits by their flow; the run's own deadline is nobody's number."""
 
