@@ -137,6 +137,44 @@ def test_an_ended_run_says_which_value_it_has_not_kept(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_a_revert_needs_only_what_it_takes(tmp_path: Path) -> None:
+    """Whatever else the task has read may be gone: it is not kept, or its bytes are lost."""
+
+    @af.task(checkpoint=False)
+    async def connect() -> Any:
+        return object()
+
+    @af.task
+    async def use(connection: Any, n: int) -> None: ...
+
+    @use.revert
+    async def undo(n: int) -> None:
+        calls.append(f"undo {n}")
+
+    @af.task
+    async def bad() -> None:
+        raise ValueError
+
+    @af.flow
+    def flow(n: int) -> None:
+        bad.after(use(connect(), n))()
+
+    async def main() -> None:
+        async with af.Engine(tmp_path / "runs.db") as engine:
+            steps = engine.steps(flow, {"n": 7}, run_id="r")
+            async for step in steps:
+                if "-bad" in step.due or "-use" in step.due:
+                    break
+            await steps.aclose()
+        async with af.Engine(tmp_path / "runs.db") as engine:
+            with pytest.raises(af.RunFailed) as failed:
+                await engine.resume("r", flow)
+            assert failed.value.reverted
+
+    asyncio.run(main())
+    assert calls == ["undo 7"]
+
+
 def test_a_revert_that_reads_what_was_not_kept_fails_by_name(tmp_path: Path) -> None:
     """The run can be undone as far as that goes, and says what is left."""
 

@@ -7,7 +7,7 @@ value is missing because its task was skipped; what catches it takes the next pr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Protocol
 
 import attrs
@@ -313,6 +313,13 @@ class Binding:
         """Return the index of every task whose value this may read."""
         return [task for source in self.sources() for task in source.tasks()]
 
+    def named(self, only: Collection[str] | None = None) -> Binding:
+        """Return the same by parameter name, as a hook takes it; of *only* these parameters, if that is given."""
+        pairs = [(name, source) for name, source in zip(self.names, self.positional, strict=True) if name is not None]
+        pairs += self.keyword
+        kept = tuple((name, source) for name, source in pairs if only is None or name in only)
+        return Binding(keyword=kept, outputs=None)
+
     def read(self, values: Values) -> tuple[list[Any], dict[str, Any]]:
         """Return the positional and the keyword arguments, or raise NoValue."""
         if self.outputs is not None and not values.shadows:
@@ -323,10 +330,9 @@ class Binding:
             {name: source.read(values) for name, source in self.keyword},
         )
 
-    def by_name(self, values: Values) -> dict[str, Any]:
-        """Return what can be read of the arguments by parameter name, as a revert takes them."""
-        named = {name: source for name, source in zip(self.names, self.positional, strict=True) if name is not None}
-        return {**Provided(tuple(named.items())).read(values), **Provided(self.keyword).read(values)}
+    def by_name(self, values: Values, only: Collection[str] | None = None) -> dict[str, Any]:
+        """Return what can be read of the arguments by parameter name; of *only* these, if that is given."""
+        return Provided(self.named(only).keyword).read(values)
 
 
 NO_ARGUMENTS = Binding()

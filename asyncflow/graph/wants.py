@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -318,6 +318,11 @@ class HookWants:
         self.required = tuple(required)
         self.resources = tuple(resources)
         self.signature = signature
+
+    @property
+    def of_task(self) -> Collection[str] | None:
+        """The inputs of the task that it takes, by name; None for all of them. No other need be there."""
+        return None if self.everything else self.names
 
     def select(self, inputs: Mapping[str, Any], values: Values | None = None) -> dict[str, Any]:
         """Return what the hook takes of *inputs*, the task's inputs by name, and its resources from *values*."""

@@ -250,9 +250,10 @@ class Dispatcher:
         assert plan.tasks is not None
         declared, kwargs = plan.tasks[task], dict[str, Any]()
         if declared.undo is not None:
-            binding, wants = plan.bindings[task], declared.undo_wants
+            wants = declared.undo_wants
             own = plan.undo_bindings.get(task)
-            reads = [task, *binding.reads(), *(own.reads() if own else ())]
+            binding = plan.bindings[task].named(wants.of_task)
+            reads = [*([task] if wants.outcome else ()), *binding.reads(), *(own.reads() if own else ())]
             if self._must_load(reads, lambda: self._loaded(task, attempt, claim, True), self._looks_back(task)):
                 return
             try:
@@ -290,7 +291,8 @@ class Dispatcher:
     def _begin_reconcile(self, task: int, claim: Claim | None) -> None:
         machine = self._machine
         assert machine.plan.tasks is not None
-        binding, wants = machine.plan.bindings[task], machine.plan.tasks[task].reconciler_wants
+        wants = machine.plan.tasks[task].reconciler_wants
+        binding = machine.plan.bindings[task].named(wants.of_task)
         attempt = machine.attempts[task]
         if self._must_load(binding.reads(), lambda: self._loaded(task, attempt + 1, claim, False)):
             return

@@ -127,7 +127,7 @@ class Questions:
             self._asked.pop(scope).drop()
         asking = _Asking()
         try:
-            kwargs = controller.decider_wants.select(binding.by_name(values), values)
+            kwargs = controller.decider_wants.select(binding.by_name(values, controller.decider_wants.of_task), values)
             if controller.decider_wants.history:
                 kwargs["history"] = values.history(scope, with_present=True)
         except (StoreError, CodecError):

@@ -131,17 +131,8 @@ class Script:
 
     def trait(self, path: str) -> str:
         trait = TRAITS[int(chance(self.seed, "trait", path) * len(TRAITS))]
-        # A body that is called again for its value answers once more, which the interpreter knows nothing of. And what
-        # reads a value that is being made again does not wait for it yet where the edge between them leads through
-        # others (seed 30031 with every task allowed to be unkept).
-        return "coroutine" if trait == "unkept" and (self.is_ordered or path in self._read) else trait
-
-    @property
-    def _read(self) -> set[str]:
-        """Return the paths of tasks that another reads."""
-        tasks = [task for task in self.tree.tasks() if isinstance(task, Leaf)]
-        names = {name for task in tasks for name, _ in task.reads}
-        return {task.path for task in tasks if task.gives in names}
+        # A body that is called again for its value answers once more, which the interpreter knows nothing of.
+        return "coroutine" if trait == "unkept" and self.is_ordered else trait
 
     def expected(self) -> dict[str, Any]:
         """Return how the run must end, by the interpreter."""
