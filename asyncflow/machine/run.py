@@ -159,7 +159,8 @@ class RunMachine(Intake):
 
     def _list_ending(self, commands: list[m.Command]) -> None:
         if self.phase is RunState.RUNNING:
-            if not self._left and not self._end_due:
+            # Without what failed, all may be done in a flow that is still to be asked about.
+            if not self._left and not self._halts and not self._end_due:
                 self._end_due = True
                 commands.append(m.End(RunState.SUCCEEDED.value))
         elif self.phase is RunState.REVERTING:

@@ -205,7 +205,7 @@ NOT_YET = ("flows at once that each run again",)
 
 
 @pytest.mark.parametrize(
-    "question", [pytest.param(one, marks=[pytest.mark.xfail] if one in NOT_YET else []) for one in LINEAR]
+    "question", [pytest.param(one, marks=[pytest.mark.xfail(strict=False)] if one in NOT_YET else []) for one in LINEAR]
 )
 def test_twice_the_size_is_twice_the_steps(question: str) -> None:
     """A flow that a program made has no size at which it suddenly stands still."""

@@ -104,6 +104,7 @@ def test_a_controller_hears_of_a_failure_whose_task_is_gone() -> None:
         async def execute(self) -> None: ...
 
         async def on_failure(self, history: af.History) -> af.Decision:
+            await asyncio.sleep(0)
             heard.append(set(history[-1].failures))
             return af.Decision.RETRY
 
