@@ -121,6 +121,7 @@ class OwnerLocks:
         try:
             self._pulses[key] = Pulse(file.descriptor, key, lease)
         except OSError as error:
+            self.let_go(key)
             raise StoreError(f"{self._path!r} cannot be written: {error.strerror}", path=self._path) from error
 
     def let_go(self, key: int) -> None:
@@ -161,10 +162,14 @@ class OwnerLocks:
         return False
 
     def close(self) -> None:
-        """Use the file no more; the last user in this process closes it."""
-        file, self._file = self._file, None
-        if file is None:
+        """Be no owner any more, and use the file no more; the last user in this process closes it."""
+        if self._file is None:
             return
+        # Before anything is closed: whoever opens a file next may be given the same descriptor, and must not be written
+        # to. An opening that failed half way has not come to let its owner go.
+        for key in list(self._pulses):
+            self.let_go(key)
+        file, self._file = self._file, None
         with _guard:
             file.users -= 1
             if not file.users and _files.get(self._path) is file:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -735,5 +736,31 @@ def test_a_run_that_could_not_be_given_up_can_be_taken_up_again(tmp_path: Path) 
             with pytest.raises(RunBusy, match="already running in this engine"):
                 await store.claim("r")
             await again.release()
+
+    asyncio.run(main())
+
+
+def test_an_opening_that_fails_leaves_no_pulse_behind(tmp_path: Path) -> None:
+    """It would go on writing to a descriptor that is somebody else's by then."""
+
+    async def main() -> None:
+        store = SqliteStore(tmp_path / "runs.db", codec=Codec())
+        fetch, failed = Database.fetch, []
+
+        async def full(self: Database, sql: str, parameters: Any = ()) -> Any:
+            if sql.startswith("SELECT key FROM owners") and not failed:
+                failed.append(sql)
+                raise StoreError("the disk is full")
+            return await fetch(self, sql, parameters)
+
+        Database.fetch = full  # type: ignore[method-assign,assignment]
+        try:
+            with pytest.raises(StoreError, match="full"):
+                await store.open()
+        finally:
+            Database.fetch = fetch  # type: ignore[method-assign]
+        assert failed and not [one for one in threading.enumerate() if "pulse" in one.name]
+        await store.open()
+        await store.close()
 
     asyncio.run(main())
