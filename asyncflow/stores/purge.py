@@ -122,8 +122,8 @@ async def _clear_plans(database: Database, key: int) -> bool:
         await database.fetch("DELETE FROM adoptions WHERE run = ?", (key,))
         for plan in plans:
             await database.fetch(
-                "DELETE FROM plans WHERE digest = ?1 AND NOT EXISTS (SELECT 1 FROM runs WHERE plan = ?1) "
-                "AND NOT EXISTS (SELECT 1 FROM adoptions WHERE plan = ?1)",
+                "DELETE FROM plans AS p WHERE digest = ? AND NOT EXISTS (SELECT 1 FROM runs WHERE plan = p.digest) "
+                "AND NOT EXISTS (SELECT 1 FROM adoptions WHERE plan = p.digest)",
                 plan,
             )
         await database.fetch("DELETE FROM purged WHERE run = ?", (key,))

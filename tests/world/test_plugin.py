@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
@@ -39,7 +40,10 @@ def test_engine(engine, tmp_path):
 
 
 def pytest_in(folder: Path, *options: str) -> str:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "pytest_asyncflow", "-p", "no:cacheprovider", *options]
+    # Where asyncflow is installed its plugin is known already, and would be refused a second time.
+    known = [one.name for one in entry_points(group="pytest11")]
+    named = [] if "asyncflow" in known else ["-p", "pytest_asyncflow"]
+    command = [sys.executable, "-m", "pytest", "-q", *named, "-p", "no:cacheprovider", *options]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
