@@ -20,8 +20,7 @@ from asyncflow.errors import DeclarationError, EngineClosed, InputError
 from asyncflow.executors.inline import InlineExecutor
 from asyncflow.executors.loop import LoopExecutor
 from asyncflow.executors.thread import ThreadExecutor
-from asyncflow.graph.flow import Flow
-from asyncflow.graph.pattern import as_flow
+from asyncflow.graph.pattern import Runnable, as_flow
 from asyncflow.heart import heed
 from asyncflow.ids import check_run_id
 from asyncflow.interfaces import Clock, Observer, Store
@@ -208,7 +207,7 @@ class Engine(Upkeep):
 
     async def run(
         self,
-        flow: Flow[..., T],
+        flow: Runnable[T],
         inputs: Mapping[str, Any] | None = None,
         *,
         run_id: str | None = None,
@@ -243,7 +242,7 @@ class Engine(Upkeep):
 
     async def start(
         self,
-        flow: Flow[..., T],
+        flow: Runnable[T],
         inputs: Mapping[str, Any] | None = None,
         *,
         run_id: str | None = None,
@@ -263,7 +262,7 @@ class Engine(Upkeep):
     async def resume(
         self,
         run_id: str,
-        flow: Flow[..., T] | None = None,
+        flow: Runnable[T] | None = None,
         *,
         deadline: float | datetime | None = None,
         accept_changes: bool = False,
@@ -294,7 +293,7 @@ class Engine(Upkeep):
 
     async def steps(
         self,
-        flow: Flow[..., Any] | None = None,
+        flow: Runnable[Any] | None = None,
         inputs: Mapping[str, Any] | None = None,
         *,
         run_id: str | None = None,
@@ -347,7 +346,7 @@ class Engine(Upkeep):
     async def take_up(
         self,
         run_id: str,
-        flow: Flow[..., T] | None = None,
+        flow: Runnable[T] | None = None,
         *,
         deadline: float | datetime | None = None,
         accept_changes: bool = False,
@@ -359,7 +358,7 @@ class Engine(Upkeep):
     async def _take_up(
         self,
         run_id: str,
-        flow: Flow[..., Any] | None,
+        flow: Runnable[Any] | None,
         deadline: float | datetime | None,
         accept_changes: bool,
         policy: str,
@@ -374,7 +373,7 @@ class Engine(Upkeep):
         return await Patience(wait, self._lease).until_free(attempt)
 
     async def reset(
-        self, run_id: str, flow: Flow[..., T] | None = None, *, deadline: float | datetime | None = None
+        self, run_id: str, flow: Runnable[T] | None = None, *, deadline: float | datetime | None = None
     ) -> Run[T]:
         """
         Make a run that has ended start over, with the inputs that it was given, and return it.
@@ -411,7 +410,7 @@ class Engine(Upkeep):
             await gleaner.look()
         return gleaner.found
 
-    async def cancel(self, run_id: str, flow: Flow[..., Any] | None = None, *, reason: str = "cancelled") -> RunState:
+    async def cancel(self, run_id: str, flow: Runnable[Any] | None = None, *, reason: str = "cancelled") -> RunState:
         """
         Cancel a run, wherever it is, and return its state then.
 
@@ -465,7 +464,7 @@ class Engine(Upkeep):
 
     def _begin(
         self,
-        flow: Flow[..., Any],
+        flow: Runnable[Any],
         inputs: Mapping[str, Any] | None,
         run_id: str | None,
         deadline: float | datetime | None,

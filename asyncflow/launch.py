@@ -28,7 +28,7 @@ from asyncflow.graph import record as recorded
 from asyncflow.graph.changes import Verdict, compare
 from asyncflow.graph.find import find_flow
 from asyncflow.graph.flow import Flow
-from asyncflow.graph.pattern import as_flow
+from asyncflow.graph.pattern import Runnable, as_flow
 from asyncflow.graph.plan import Plan
 from asyncflow.ids import new_run_id
 from asyncflow.interfaces import Clock, Executor, Journal, NewRun, RunInfo, Store
@@ -87,7 +87,7 @@ class Launcher:
 
     async def start(
         self,
-        flow: Flow[..., Any],
+        flow: Runnable[Any],
         inputs: Mapping[str, Any],
         *,
         run_id: str | None,
@@ -125,7 +125,7 @@ class Launcher:
     async def take_up(
         self,
         run_id: str,
-        flow: Flow[..., Any] | None,
+        flow: Runnable[Any] | None,
         *,
         deadline: float | None = None,
         accept_changes: bool = False,

@@ -225,6 +225,10 @@ def graph(name: str, *items: Any, **options: Unpack[FlowOptions]) -> Pattern:
     return Pattern("graph", name, items, module=_caller(), **options)
 
 
+Runnable = Flow[..., T] | FunctionTask[..., T]
+"""What an engine runs: a flow, or a task by itself."""
+
+
 @overload
 def as_flow(item: Flow[P, T]) -> Flow[P, T]: ...
 @overload

@@ -48,6 +48,9 @@ _IN_PLAIN_WORDS = {
 }
 
 
+_OF_THE_ENGINE = frozenset(("autocommit", "isolation_level"))
+
+
 class LendableConnection(sqlite3.Connection):
     """
     A connection that does not close while it is lent, and whose borrower leaves no open cursor behind.
@@ -68,6 +71,13 @@ class LendableConnection(sqlite3.Connection):
         cursors, self._cursors = self._cursors or (), None
         for cursor in cursors:
             cursor.close()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _OF_THE_ENGINE and self._cursors is not None:
+            raise TransactionMisuse(
+                f"a transaction cannot set {name}, which would end or outlive it; leave it as it is"
+            )
+        super().__setattr__(name, value)
 
     def cursor(self, factory: Any = sqlite3.Cursor) -> Any:
         """Make a cursor."""

@@ -42,6 +42,7 @@ class Purge:
         Remove what stands in one of *states* since *before* (POSIX seconds) and nobody alive owns; *told* hears of each
         run once it is gone.
         """
+        await self._step(_drop_false_notes)
         for key in await self._reader.purged():
             await self._clear(key)
         last = 0
@@ -61,6 +62,12 @@ class Purge:
 
     async def _step(self, step: Callable[[Database], Awaitable[bool]], log_bytes: int = 0) -> bool:
         return await self._writer.run(step, log_bytes=log_bytes)
+
+
+async def _drop_false_notes(database: Database) -> bool:
+    # A run that is there was not purged: it is the note that is damaged, and would cost the run its records.
+    await database.fetch("DELETE FROM purged WHERE run IN (SELECT key FROM runs)")
+    return False
 
 
 def _of(clear: Callable[[Database, int], Awaitable[bool]], key: int) -> Callable[[Database], Awaitable[bool]]:

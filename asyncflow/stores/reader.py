@@ -65,7 +65,7 @@ class Standing:
             return "its row is not as it was written"
         if self.state not in _STORED:
             return f"it is in state {self.state!r}, which there is not"
-        if type(self.epoch) is not int or not (self.owner is None or type(self.owner) is int):
+        if type(self.epoch) is not int or not (self.owner is None or (type(self.owner) is int and self.owner > 0)):
             return "its owner is not as it was written"
         if self.last_seal is None:
             return f"its last record of {self.records} is missing"
@@ -175,13 +175,16 @@ class Reader:
         """
         stored = {each.value for state in states for each in (_GOING_ON if state is RunState.INTERRUPTED else (state,))}
         rows = await self._database.fetch(
-            "SELECT r.key, r.id, r.owner, r.epoch, coalesce(l.at, r.created) FROM runs AS r LEFT JOIN records AS l "
-            "ON l.run = r.key AND l.number = (SELECT max(number) FROM records WHERE run = r.key) "
-            f"WHERE r.key > ? AND r.state IN ({', '.join('?' * len(stored))}) ORDER BY r.key LIMIT ?",
+            f"{ROWS} WHERE r.key > ? AND r.state IN ({', '.join('?' * len(stored))}) ORDER BY r.key LIMIT ?",
             (after, *stored, _RECORDS_A_PAGE),
         )
-        alive = {owner: self._locks.is_alive(owner) for owner in {row[2] for row in rows if row[2] is not None}}
-        return [(*row[:4], row[4] < before and not alive.get(row[2], False)) for row in rows]
+        found: list[Row] = []
+        for run in (Standing(*row) for row in rows):
+            # What is damaged says nothing of its age that could be believed.
+            is_due = not run.damage() and run.last_at < before
+            is_due = is_due and (run.owner is None or not self._locks.is_alive(run.owner))
+            found.append((run.key, run.run_id, run.owner, run.epoch, is_due))
+        return found
 
     async def purged(self) -> list[int]:
         """Return the keys of runs that are gone, and of which something is left."""

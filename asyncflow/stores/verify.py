@@ -231,6 +231,8 @@ class _Examination:
             [(count,)] = self._database.execute(f"SELECT count(*) FROM ({sql})").fetchall()
             if count:
                 yield Finding("the file", f"{count} {what}", _PURGE, is_damage=False)
+        for (run_id,) in self._database.execute("SELECT id FROM runs WHERE key IN (SELECT run FROM purged)").fetchall():
+            yield Finding(f"run {run_id!r}", "is noted as purged, and is there", _RESTORE)
         [(count,)] = self._database.execute(f"SELECT count(*) FROM ({_STRAYS})").fetchall()
         if count:
             yield Finding("the file", f"has records of {count} runs that are not listed", _RESTORE)

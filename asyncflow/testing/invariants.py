@@ -25,13 +25,13 @@ def check_invariants(plan: Plan, ending: Ending) -> None:
     succeeded: set[int] = set()
     is_over = False
     for event in (event for record in ending.records for event in record.events):
-        assert not is_over or isinstance(event, (m.RunResumed, m.RunReset)), f"{event} came after the end of the run"
+        hold(not is_over or isinstance(event, (m.RunResumed, m.RunReset)), f"{event} came after the end of the run")
         is_over = False
         match event:
             case m.AttemptStarted(task=task):
                 path = plan.path(task)
-                assert task not in under_way, f"task {path!r} was started while it was under way"
-                assert task not in succeeded, f"task {path!r} was started again although it had succeeded"
+                hold(task not in under_way, f"task {path!r} was started while it was under way")
+                hold(task not in succeeded, f"task {path!r} was started again although it had succeeded")
                 under_way.add(task)
                 standing.add(task)
             case m.AttemptLost(task=task):
@@ -44,7 +44,7 @@ def check_invariants(plan: Plan, ending: Ending) -> None:
                 _end(plan, under_way, task)
             case m.RevertStarted(task=task):
                 late = [plan.path(after) for after in _dependents(plan, task) if after in standing]
-                assert not late, f"task {plan.path(task)!r} was reverted before {', '.join(late)}, which depends on it"
+                hold(not late, f"task {plan.path(task)!r} was reverted before {', '.join(late)}, which depends on it")
             case m.RevertSucceeded(task=task):
                 standing.discard(task)
                 succeeded.discard(task)
@@ -59,18 +59,24 @@ def check_invariants(plan: Plan, ending: Ending) -> None:
             case m.RunEnded():
                 is_over = True
                 open_tasks = ", ".join(plan.path(task) for task in under_way)
-                assert not under_way, f"the run ended although there was no end of {open_tasks}"
+                hold(not under_way, f"the run ended although there was no end of {open_tasks}")
             case _:
                 pass  # what else happens breaks none of these
     first = ending.records[0].events[0]
     assert isinstance(first, m.RunStarted)
     machine = fold(ending.records, {first.plan: plan})
     replayed = {plan.path(task): TaskState(machine.states[task]).name for task in range(plan.size)}
-    assert replayed == dict(ending.states), "the journal, replayed, gives other states than the run had"
+    hold(replayed == dict(ending.states), "the journal, replayed, gives other states than the run had")
+
+
+def hold(is_so: bool, text: str) -> None:
+    """Raise AssertionError unless it *is_so*; also where Python is told to leave out ``assert``."""
+    if not is_so:
+        raise AssertionError(text)
 
 
 def _end(plan: Plan, under_way: set[int], task: int) -> None:
-    assert task in under_way, f"an attempt at task {plan.path(task)!r} ended twice, or had never begun"
+    hold(task in under_way, f"an attempt at task {plan.path(task)!r} ended twice, or had never begun")
     under_way.discard(task)
 
 

@@ -13,10 +13,11 @@ import attrs
 
 from asyncflow.errors import DeclarationError
 from asyncflow.graph.flow import Flow
+from asyncflow.graph.options import is_async
 from asyncflow.graph.pattern import as_flow
 from asyncflow.interfaces import Call, Executor, Work
 from asyncflow.states import RunState
-from asyncflow.testing.invariants import check_invariants
+from asyncflow.testing.invariants import check_invariants, hold
 from asyncflow.testing.world import Case, Ending, World
 
 T = TypeVar("T")
@@ -80,6 +81,7 @@ def survive(
     Raises:
         DoesNotSurvive: A case fails. It names the smallest one found, how to repeat it, and what happened in it.
     """
+    _check_plain(before=before, check=check)
     trial = _Trial(flow, inputs, before, check, same_ending, engine_options)
     return trial.survey(crashes, cancels, seeds, only)
 
@@ -103,6 +105,7 @@ def revert_survey(
     seeds: int = 50,
     before: Callable[[], object] = lambda: None,
     check: Check | None = None,
+    only: Case | None = None,
     **engine_options: Any,
 ) -> Survey:
     """
@@ -123,13 +126,14 @@ def revert_survey(
     body = tasks[plan.index(fail_at)].body
 
     def is_undone(ending: Ending) -> None:
-        assert ending.state is RunState.REVERTED, f"task {fail_at!r} failed, and the run ended {ending.state.value}"
+        hold(ending.state is RunState.REVERTED, f"task {fail_at!r} failed, and the run ended {ending.state.value}")
         if check is not None:
-            check(ending)
+            hold(check(ending) is not False, "check returned False")
 
+    _check_plain(before=before, check=check)
     trial = _Trial(flow, inputs, before, is_undone, True, engine_options)
     trial.around = lambda executor: _Failing(executor, fail_at, body)
-    return trial.survey(crashes, None, seeds, None)
+    return trial.survey(crashes, None, seeds, only)
 
 
 async def assert_reverts(flow: Flow[..., Any], inputs: Mapping[str, Any] | None = None, **options: Any) -> Survey:
@@ -247,18 +251,34 @@ class _Trial:
         expected = self.undisturbed
         if self.same_ending and expected is not None:
             is_cancelled = case.cancel is not None and ending.state is RunState.CANCELLED
-            assert is_cancelled or ending.state is expected.state, (
-                f"the run ended {ending.state.value}, and undisturbed it ends {expected.state.value}"
+            hold(
+                is_cancelled or ending.state is expected.state,
+                f"the run ended {ending.state.value}, and undisturbed it ends {expected.state.value}",
             )
-            assert is_cancelled or ending.value == expected.value, (
-                f"the run returned {ending.value!r}, and undisturbed it returns {expected.value!r}"
+            hold(
+                is_cancelled or ending.value == expected.value,
+                f"the run returned {ending.value!r}, and undisturbed it returns {expected.value!r}",
             )
-            assert is_cancelled or ending.failures == expected.failures, (
+            hold(
+                is_cancelled or ending.failures == expected.failures,
                 f"tasks {', '.join(ending.failures) or 'none'} failed, and undisturbed it is "
-                f"{', '.join(expected.failures) or 'none'}"
+                f"{', '.join(expected.failures) or 'none'}",
             )
         if self.check is not None:
-            self.check(ending)
+            hold(self.check(ending) is not False, "check returned False")
+        elif expected is None:
+            # Else a flow that can do nothing but fail would survive whatever it is tried with.
+            hold(
+                ending.state is RunState.SUCCEEDED,
+                f"undisturbed the run ends {ending.state.value} ({', '.join(ending.failures) or 'nothing'} failed); if "
+                "that is as it should be, say so by check=",
+            )
+
+
+def _check_plain(**functions: Any) -> None:
+    for name, function in functions.items():
+        if is_async(function):
+            raise DeclarationError(f"{name}={function!r:.80} is async, and nobody would await it; make it a plain def")
 
 
 def _smaller(case: Case) -> Iterator[Case]:

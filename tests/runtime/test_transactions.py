@@ -863,3 +863,25 @@ def test_a_reconcile_hook_may_make_up_for_it_in_one(tmp_path: Path) -> None:
 
     asyncio.run(main())
     assert asked == ["a/buy#1"] and written(file) == [5]
+
+
+@pytest.mark.parametrize("attribute", ["isolation_level", "autocommit"])
+def test_how_the_connection_commits_is_not_for_a_transaction_to_say(tmp_path: Path, attribute: str) -> None:
+    """It would end the transaction, or go on for whoever comes next."""
+
+    def change(connection: sqlite3.Connection) -> None:
+        add(connection, 1)
+        setattr(connection, attribute, None if attribute == "isolation_level" else False)
+
+    @af.task
+    async def meddle(ctx: af.Context) -> None:
+        return ctx.transaction(change)
+
+    async def main() -> None:
+        async with af.Engine(tmp_path / "runs.db") as engine:
+            for _ in range(2):
+                error = await failure(engine, af.flow(name="one")(lambda: meddle()))
+                assert isinstance(error, af.TransactionMisuse) and f"cannot set {attribute}" in str(error)
+            assert await engine.run(ledger) == []
+
+    asyncio.run(main())

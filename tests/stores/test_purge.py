@@ -226,3 +226,28 @@ def test_a_purge_that_dies_at_any_statement_leaves_whole_runs_and_is_finished_by
             break
         steps += 1
     assert steps * stride > 20
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "INSERT INTO purged(run, plan) VALUES (1, 'plan-1')",
+        "UPDATE records SET at = at / 2 WHERE run = 1",
+        "UPDATE records SET at = 'x' WHERE run = 1",
+        "UPDATE runs SET owner = 'x' WHERE key = 1",
+        "UPDATE runs SET owner = -5 WHERE key = 1",
+    ],
+)
+def test_what_is_damaged_is_not_purged(tmp_path: Path, damage: str) -> None:
+    """Nothing that it says of its age, its owner or its end can be believed."""
+
+    async def main() -> None:
+        async with opened(tmp_path / "runs.db") as store:
+            await end(store, "a")
+            assert store._database is not None
+            await store._database.fetch(damage)
+            gone: list[str] = []
+            await store.purge(1e12, ENDED, gone.append)
+            assert gone == (["a"] if damage.startswith("INSERT") else [])
+
+    asyncio.run(main())

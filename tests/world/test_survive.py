@@ -137,3 +137,40 @@ def test_what_cannot_be_tried_is_refused() -> None:
         revert_survey(shop, {"n": 2}, fail_at="shipp")
     with pytest.raises(DeclarationError, match="must be 'every-record'"):
         survive(shop, {"n": 2}, crashes="every-task")  # type: ignore[arg-type]
+
+
+@af.task
+async def broken(n: int) -> int:
+    raise NameError("charg")
+
+
+def test_a_flow_that_can_only_fail_does_not_survive_without_a_word() -> None:
+    """Green for nothing is worse than red; whoever means it says what is right."""
+    with pytest.raises(DoesNotSurvive, match=r"undisturbed the run ends REVERTED \(broken failed\); .* by check="):
+        survive(af.linear("f", broken), {"n": 1}, seeds=1)
+    assert survive(af.linear("f", broken), {"n": 1}, seeds=1, check=lambda ending: None).undisturbed.failures
+
+
+def test_a_check_that_nobody_would_hear_is_refused() -> None:
+    """One that is async is never awaited; one that returns False has said no."""
+
+    async def later(ending: object) -> None:
+        raise AssertionError
+
+    for name in ("check", "before"):
+        with pytest.raises(DeclarationError, match=f"{name}=.* is async, and nobody would await it"):
+            survive(shop, {"n": 1}, **{name: later})  # type: ignore[arg-type]
+    with pytest.raises(DoesNotSurvive, match="check returned False"):
+        survive(shop, {"n": 1}, seeds=1, check=lambda ending: False)
+
+
+def test_what_does_not_revert_can_be_looked_at_again() -> None:
+    """By the case that the report names."""
+
+    def never(ending: object) -> None:
+        raise AssertionError("not so")
+
+    with pytest.raises(DoesNotSurvive) as found:
+        revert_survey(shop, {"n": 1}, fail_at="ship", check=never)
+    with pytest.raises(DoesNotSurvive, match="not so"):
+        revert_survey(shop, {"n": 1}, fail_at="ship", check=never, only=found.value.case)
