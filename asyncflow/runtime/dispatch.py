@@ -63,7 +63,7 @@ class Dispatcher:
         whose answer is not wanted any more.
         """
         if self._questions.is_asking:
-            self._questions.drop_stale()
+            self._desk.order(self._questions.drop_stale)
         if not self._has_limits:
             return
         released, self.released = self.released, []
@@ -346,6 +346,10 @@ class Dispatcher:
         return (scope,) if self._machine.plan.scopes[scope].controller == task else ()
 
     def _on_decide(self, command: m.Decide) -> None:
+        # It may call out of the process at once, so first comes the record that led to it.
+        self._desk.order(self._decide, command)
+
+    def _decide(self, command: m.Decide) -> None:
         task = self._machine.plan.scopes[command.scope].controller
         reads = [task, *self._machine.plan.bindings[task].reads()]
         if not self._must_load(reads, lambda: self._on_decide(command), (command.scope,)):

@@ -559,3 +559,26 @@ def test_a_removed_flow_that_was_late_is_named() -> None:
             assert failed.group_contains(af.FlowTimedOut, match=r"flow 'late' took longer than its timeout of 5\.0 s")
 
     run(main)
+
+
+def test_a_controller_is_asked_once_what_it_is_asked_about_is_on_record() -> None:
+    """It may call out of the process, and a crash in that moment must not leave a journal that knows nothing of it."""
+    seen: list[af.TaskState] = []
+
+    async def main() -> None:
+        async with af.Engine() as engine:
+
+            class Looks(af.Controller):
+                name = "looks"
+
+                async def execute(self) -> None: ...
+
+                async def on_failure(self, history: af.History) -> af.Decision:
+                    seen.append((await engine.inspect("r")).states()["f/bad"])
+                    return af.Decision.REVERT
+
+            with pytest.raises(af.RunFailed):
+                await engine.run(af.linear("o", af.linear("f", bad, retry=Looks())), run_id="r")
+
+    run(main)
+    assert seen == [af.TaskState.FAILED]
