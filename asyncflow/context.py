@@ -37,10 +37,14 @@ class Transaction:
 class Attempt(Protocol):
     """What stands behind a context: the actor whose body is running."""
 
-    run_id: str
-    path: str
     attempt: int
     recovered: bool
+
+    @property
+    def run_id(self) -> str: ...
+
+    @property
+    def path(self) -> str: ...
 
     @property
     def idempotency_key(self) -> str: ...

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from contextvars import Context as ContextVars
 from typing import Any, Protocol
 
@@ -79,9 +79,15 @@ Make = Callable[[sqlite3.Connection], tuple[Record, Mapping[str, bytes]]]
 
 
 class Journal(Protocol):
-    """One run's journal, in the hands of the one engine that owns the run."""
+    """
+    One run's journal, in the hands of the one engine that owns the run.
+
+    ``grows`` says that it keeps a record itself: what the list of events of the last one is given later is on record
+    with that.
+    """
 
     run_id: str
+    grows: bool
 
     @property
     def declared(self) -> Any:
@@ -272,6 +278,25 @@ class Executor(Protocol):
 
     async def close(self) -> None:
         """Let go of threads, processes and connections. Calls on their way are left to themselves."""
+        ...
+
+
+BeginCoroutine = Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]
+
+
+class CoroutineExecutor(Executor, Protocol):
+    """
+    An executor that can also begin a coroutine at once, for bodies that need no :class:`Call`.
+
+    ``begin`` returns the asyncio task, which has ended if the coroutine never waited; it inherits the caller's
+    contextvars. It is None where this Python cannot do that. ``now`` is the loop's clock, in seconds.
+    """
+
+    begin: BeginCoroutine | None
+    now: Callable[[], float]
+
+    def going_on(self, task: asyncio.Task[Any]) -> Work:
+        """Return what stops a task of ``begin`` that has not ended."""
         ...
 
 

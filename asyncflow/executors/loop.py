@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import sys
 from collections.abc import Callable, Coroutine
 from contextvars import Context as ContextVars
 from typing import Any
 
-from asyncflow.interfaces import Call
+from asyncflow.executors.over import OVER
+from asyncflow.interfaces import BeginCoroutine, Call, Work
 
 if sys.version_info >= (3, 12):
 
@@ -49,7 +51,7 @@ class LoopWork:
     __slots__ = ("_task",)
     can_stop = True
 
-    def __init__(self, task: asyncio.Task[None]) -> None:
+    def __init__(self, task: asyncio.Task[Any]) -> None:
         # Held here, since a loop only holds its tasks weakly.
         self._task = task
 
@@ -63,10 +65,16 @@ class LoopExecutor:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self.now = self._loop.time
+        self.begin: BeginCoroutine | None = None
+        if sys.version_info >= (3, 12):
+            self.begin = functools.partial(asyncio.Task, loop=self._loop, eager_start=True)
 
-    def submit(self, call: Call, done: Callable[[Any, BaseException | None], None]) -> LoopWork:
+    def submit(self, call: Call, done: Callable[[Any, BaseException | None], None]) -> Work:
         """Start *call*; on Python 3.12 and later it may have ended when this returns."""
         task = begin(_drive(call, done), self._loop, call.name, call.context)
+        if task.done():
+            return OVER
         if sys.version_info < (3, 12):
 
             def never_begun(task: asyncio.Task[None]) -> None:
@@ -75,6 +83,10 @@ class LoopExecutor:
                     done(None, asyncio.CancelledError())
 
             task.add_done_callback(never_begun)
+        return LoopWork(task)
+
+    def going_on(self, task: asyncio.Task[Any]) -> Work:
+        """Return what stops a task of ``begin`` that has not ended."""
         return LoopWork(task)
 
     async def close(self) -> None:

@@ -46,7 +46,7 @@ class Adoption(Choices):
     def _move(self, moved: dict[int, int]) -> None:
         states, attempts, started, values = self.states, self.attempts, self.started, self.values
         size = self.plan.size
-        self.states, self.attempts, self.values = bytearray(size), array("I", bytes(4 * size)), [NO_VALUE] * size
+        self.states, self.attempts, self.values = bytearray(size), [0] * size, [NO_VALUE] * size
         self.started = array("I", bytes(4 * size))
         for task, new in moved.items():
             self.states[new], self.attempts[new], self.values[new] = states[task], attempts[task], values[task]

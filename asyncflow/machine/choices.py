@@ -5,11 +5,12 @@ from __future__ import annotations
 from asyncflow import messages as m
 from asyncflow.graph.policy import DEPTHS
 from asyncflow.graph.reach import reach
-from asyncflow.machine.ledger import PENDING, SKIPPED, Ledger
+from asyncflow.machine.calm import Calm
+from asyncflow.machine.ledger import PENDING, SKIPPED
 from asyncflow.states import RunState
 
 
-class Choices(Ledger):
+class Choices(Calm):
     """The part of a run's machine that knows which conditions are to be asked, and what their noes reach."""
 
     __slots__ = ()

@@ -59,7 +59,7 @@ class Flows(Adoption):
         for inner in self._halts.intersection(self.plan.within(scope)):
             # Whatever it was about to ask or to undo is for this flow to say now.
             self.controls[inner].phase, self.controls[inner].undoing = ControlPhase.GIVEN_UP, None
-        self._ready = [task for task in self._ready if task not in span]
+        self.ready = [task for task in self.ready if task not in span]
         self._reverts = [task for task in self._reverts if task not in span]
         self._gates = [gate for gate in self._gates if not self._leads_into(gate, scope)]
         self._skips = [task for task in self._skips if task not in span]
@@ -184,7 +184,7 @@ class Flows(Adoption):
         controller = plan.scopes[scope].controller
         if event.at is not None:
             self.waits[controller] = event.at
-        self._ready.append(controller)
+        self.ready.append(controller)
 
     def _clear(self, task: int) -> None:
         """Make *task* one that has not started, in an execution of its own."""
@@ -245,7 +245,7 @@ class Flows(Adoption):
         if verdict is not None and node >= plan.size:
             self._settle(node)
         elif verdict:
-            self._ready.append(node)
+            self.ready.append(node)
 
     def _mark(self, node: int) -> None:
         """Let whatever the noes at *node* reach be skipped, once all before it has settled."""
@@ -315,7 +315,7 @@ class Flows(Adoption):
         """
         self._go(RunState.REVERTING)
         self.goal = goal
-        self._ready.clear()
+        self.ready.clear()
         self._reverts.clear()
         self._gates.clear()
         self._skips.clear()

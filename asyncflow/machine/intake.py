@@ -24,7 +24,7 @@ class Intake(Flows):
         size = self.plan.size
         for node in self.plan.roots():
             if node < size:
-                self._ready.append(node)
+                self.ready.append(node)
             else:
                 self._pass(node)
 
@@ -93,7 +93,8 @@ class Intake(Flows):
     def _relist(self) -> None:
         # A resume starts from the state alone: whatever had been handed out before it was handed to a process that is
         # gone.
-        self._ready.clear()
+        self.ready.clear()
+        self.line.clear()
         self._held.clear()
         self._reverts.clear()
         self._cancels.clear()
@@ -107,7 +108,7 @@ class Intake(Flows):
                 control.undoing = self._begin_undoing(control.scope)
         if self.phase is RunState.RUNNING:
             waiting_for = self._waiting_for
-            self._ready.extend(
+            self.ready.extend(
                 task
                 for task in range(size)
                 if (states[task] == WAITING or (states[task] == PENDING and not waiting_for[task]))

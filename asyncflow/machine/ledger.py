@@ -52,11 +52,13 @@ class Ledger:
 
     ``states`` has a byte for each task, ``values`` a slot, ``attempts`` a count, ``started`` its place among those that
     started (counted from 1; 0 where it has not, in this execution), ``failures`` those that failed for good, in order,
-    and ``outcomes`` how each that did not succeed ended. ``controls`` has the flows with a controller.
+    and ``outcomes`` how each that did not succeed ended. ``controls`` has the flows with a controller. ``ready`` are
+    those that have nothing to wait for and have not been handed out, ``line`` those in hand at the moment, the next one
+    last; ``bodies`` says how many are running, or have ended and are not decided about. While the run ``is_calm``,
+    nothing is due but starts, and the end.
     """
 
     __slots__ = (
-        "_bodies",
         "_cancels",
         "_end_due",
         "_ended",
@@ -65,7 +67,6 @@ class Ledger:
         "_held",
         "_left",
         "_opening",
-        "_ready",
         "_remaking",
         "_reverts",
         "_settled",
@@ -78,6 +79,7 @@ class Ledger:
         "_waiting_for",
         "answers",
         "attempts",
+        "bodies",
         "cancel_reason",
         "controls",
         "crashes",
@@ -90,15 +92,18 @@ class Ledger:
         "goal",
         "in_doubt",
         "inputs",
+        "is_calm",
         "is_suspended",
         "late_scopes",
         "lets_finish",
+        "line",
         "lost",
         "never_revert",
         "on_failure",
         "outcomes",
         "phase",
         "plan",
+        "ready",
         "retired",
         "revert_attempts",
         "revert_failures",
@@ -131,15 +136,19 @@ class Ledger:
         self.goal: RunState | None = None
         self.lets_finish = False  # whether it has turned round, and bodies are left that need not stop for that
         self.is_suspended = False
+        self.is_calm = False  # whether nothing can be due but starts and the end
         self.suspend_reason: str | None = None
         self.cancel_reason: str | None = None
 
         # Each task.
         size = plan.size
         self.states = bytearray(size)
-        self.attempts = array("I", bytes(4 * size))
+        self.attempts = [0] * size
         self.values: list[Any] = [NO_VALUE] * size
         self.started = array("I", bytes(4 * size))
+        self.ready: list[int] = []
+        self.line: list[int] = []
+        self.bodies = 0
 
         # What few tasks have.
         self.outcomes: dict[int, Failure | TimedOut | Cancelled] = {}
@@ -167,7 +176,6 @@ class Ledger:
         # Counts that tell when a run is still, and what is due.
         self._waiting_for = list(plan.pending)
         self._left = size  # tasks that have not settled
-        self._bodies = 0  # bodies running, or ended and not yet decided about
         self.tally = Tally()
         self._starts = 0  # tasks that have started, to tell in which order
         self._undoing: ReverseOrder | None = None  # while the run is being undone
@@ -175,7 +183,6 @@ class Ledger:
         self._halts: set[int] = set()  # scopes whose control is not GOING
         self._ended: dict[int, tuple[Failure | TimedOut, bool]] = {}  # attempts to decide about: ending, retriable
         self._undecided: list[int] = []
-        self._ready: list[int] = []
         self._reverts: list[int] = []
         self._cancels: list[m.Cancel] = []
         self._gates: list[int] = []  # gates that wait for a condition
@@ -205,7 +212,7 @@ class Ledger:
     @property
     def heeds_cancel(self) -> bool:
         """Whether a cancel changes anything: the run goes forward, or has turned round and lets bodies finish."""
-        return self.phase is RunState.RUNNING or (self.lets_finish and self._bodies > 0)
+        return self.phase is RunState.RUNNING or (self.lets_finish and self.bodies > 0)
 
     @property
     def is_asking(self) -> bool:
@@ -319,7 +326,7 @@ class Ledger:
         ]
         reverts = sorted(self._reverts, key=self.started.__getitem__, reverse=True)
         ranks = plan.ranks
-        starts = sorted(self._ready, key=None if ranks is None else ranks.__getitem__)
+        starts = sorted(self.ready, key=None if ranks is None else ranks.__getitem__)
         found = [*asked, *(f"-{plan.path(task)}" for task in reverts)]
         return found + [plan.path(task) for task in starts if self.states[task] in (PENDING, WAITING)]
 
@@ -349,7 +356,7 @@ class Ledger:
         states, size = self.states, self.plan.size
         self._waiting_for = list(self.plan.pending)
         self._left = sum(state not in SETTLED for state in states)
-        self._bodies = sum(state == RUNNING for state in states)
+        self.bodies = sum(state == RUNNING for state in states)
         self._gates.clear()
         for node in self.plan.roots():
             if node >= size:
@@ -443,7 +450,7 @@ class Ledger:
     def _settle(self, node: int) -> None:
         """Count *node* in at everything after it. Gates pass on the way, by a stack and not by recursion."""
         successors, waiting_for, size = self.plan.successors, self._waiting_for, self.plan.size
-        ready, guards, skipped = self._ready, self.plan.guards, self._to_skip
+        ready, guards, skipped = self.ready, self.plan.guards, self._to_skip
         gates = None
         while True:
             for after in successors[node]:

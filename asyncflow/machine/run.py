@@ -48,9 +48,10 @@ __all__ = ["RUN_DEADLINE", "RunMachine"]
 
 class RunMachine(Intake):
     """
-    Decides one run. ``apply`` an event to change the state, ask ``due`` what is to be done.
+    Decides one run. ``apply`` an event to change the state, ask ``due`` what is to be done, or, while that can only be
+    starts, ``starts``.
 
-    ``due`` hands each thing out once; whoever takes it answers with an event or keeps it.
+    Both hand each thing out once; whoever takes it answers with an event or keeps it.
     """
 
     __slots__ = ()
@@ -84,10 +85,11 @@ class RunMachine(Intake):
                 self._list_conditions(commands)
                 if commands:
                     return commands
-            if self._ready:
+            if self.ready:
                 self._list_starts(commands, most_starts)
-        if not commands and not self._bodies:
+        if not commands and not self.bodies:
             self._list_ending(commands)
+        self.calm_down()
         return commands
 
     def _decide(self, commands: list[m.Command]) -> None:
@@ -110,7 +112,7 @@ class RunMachine(Intake):
         if self.in_doubt and (hopeless := self._hopeless()) is not None:
             commands.append(hopeless)
             return
-        ready, self._ready = self._ready, []
+        ready, self.ready = self.ready, []
         if self._remaking:
             self._held.extend(task for task in ready if self._reads_remaking(task))
             ready = [task for task in ready if not self._reads_remaking(task)]
@@ -118,7 +120,7 @@ class RunMachine(Intake):
             # What an earlier call left over is in order already, which makes this a merge.
             ready.sort(key=None if self.plan.ranks is None else self.plan.ranks.__getitem__)
             if len(ready) > most:
-                ready, self._ready = ready[:most], ready[most:]
+                ready, self.ready = ready[:most], ready[most:]
         states, attempts = self.states, self.attempts
         if self.plan.guards:
             ready = self._admitted(ready, commands)
@@ -136,9 +138,9 @@ class RunMachine(Intake):
 
     def _hopeless(self) -> m.Command | None:
         """Return what gives up a lost attempt that is not to be made again; alone, since that turns the run round."""
-        for task in sorted(self.in_doubt.intersection(self._ready)):
+        for task in sorted(self.in_doubt.intersection(self.ready)):
             if type(command := self._after_loss(task)) is m.GiveUp:
-                self._ready.remove(task)
+                self.ready.remove(task)
                 return command
         return None
 
@@ -183,13 +185,7 @@ class RunMachine(Intake):
 
     # --- Applying -----------------------------------------------------------------------------------------------------
 
-    def apply(self, event: m.Event) -> None:
-        """
-        Change the state by one *event*.
-
-        Raises:
-            IllegalTransition: The event does not fit the state. That is a bug, or a journal that was tampered with.
-        """
+    def _change(self, event: m.Event) -> None:
         self._APPLY[type(event)](self, event)
 
     def mark(self, at: float) -> RunState:
@@ -199,7 +195,7 @@ class RunMachine(Intake):
         """
         state = RunState.SUSPENDED if self.is_suspended else self.phase
         waiting = self.states.count(WAITING) if self.waits else 0
-        self.tally.take(at, state, self._bodies, len(self.reverting), waiting)
+        self.tally.take(at, state, self.bodies, len(self.reverting), waiting)
         return state
 
     def snapshot(self) -> dict[str, Any]:
@@ -208,7 +204,7 @@ class RunMachine(Intake):
             "run": (self.run_id, self.flow, self.phase.value, self.is_suspended, self.suspend_reason),
             "goal": (self.goal, self.lets_finish, self.cancel_reason, self.deadline, sorted(self.inputs)),
             "states": bytes(self.states),
-            "attempts": self.attempts.tolist(),
+            "attempts": list(self.attempts),
             "valued": [value is not NO_VALUE for value in self.values],
             "started": self.started.tolist(),
             "waiting_for": list(self._waiting_for),
@@ -227,7 +223,7 @@ class RunMachine(Intake):
             "conditions": (dict(self.answers), sorted(self._to_skip)),
             "tally": (self.tally.attempts, self.tally.reverts, self.tally.losses, self.tally.start_overs),
             "undecided": sorted(self._ended),
-            "counts": (self._left, self._bodies, self._undoing and self._undoing.left),
+            "counts": (self._left, self.bodies, self._undoing and self._undoing.left),
             "retired": (dict(self.retired), sorted(self.gone_failures), list(self.forsaken)),
         }
 
@@ -271,7 +267,7 @@ class RunMachine(Intake):
         self._step(task, RUNNING)
         self.attempts[task] = event.attempt
         self.tally.attempts += 1
-        self._bodies += 1
+        self.bodies += 1
         if not self.started[task]:
             self._starts += 1
             self.started[task] = self._starts
@@ -283,7 +279,7 @@ class RunMachine(Intake):
     def _reconcile_started(self, event: m.ReconcileStarted) -> None:
         task = event.task
         self._step(task, RUNNING)
-        self._bodies += 1
+        self.bodies += 1
         # The lost attempt is about to get its ending after all, or to be lost again.
         self.lost[task] -= 1
         self.in_doubt.discard(task)
@@ -294,13 +290,13 @@ class RunMachine(Intake):
             self._check_in_flight(task)
         self._step(task, SUCCEEDED)
         self.values[task] = event.value
-        self._bodies -= 1
+        self.bodies -= 1
         self._left -= 1
         if self.crashes:
             self.crashes.pop(task, None)
         if task in self._remaking:
             self._remaking.discard(task)
-            self._ready, self._held = self._ready + self._held, []
+            self.ready, self._held = self.ready + self._held, []
         if self._halts and self.is_halted(task):
             self._body_gone(task)
         elif self.phase is RunState.RUNNING:
@@ -324,7 +320,7 @@ class RunMachine(Intake):
 
     def _attempt_cancelled(self, event: m.AttemptCancelled) -> None:
         self._check_in_flight(event.task)
-        self._bodies -= 1
+        self.bodies -= 1
         self._body_gone(event.task)
         self._stop(event.task, Cancelled(event.abandoned))
 
@@ -337,7 +333,7 @@ class RunMachine(Intake):
             self.revert_lost[task] = self.revert_lost.get(task, 0) + 1
             self._revert_again(task)
             return
-        self._bodies -= 1
+        self.bodies -= 1
         self._body_gone(task)
         self.lost[task] = self.lost.get(task, 0) + 1
         if event.cause != "reconciled":
@@ -346,7 +342,7 @@ class RunMachine(Intake):
             self.crashes[task] = self.crashes.get(task, 0) + 1
         if self.phase is RunState.RUNNING and not self.is_halted(task):
             self._step(task, PENDING)
-            self._ready.append(task)
+            self.ready.append(task)
         else:
             self._stop(task, Cancelled())
 
@@ -380,10 +376,10 @@ class RunMachine(Intake):
             return
         self._step(task, WAITING)
         self.outcomes[task] = ending
-        self._bodies -= 1
+        self.bodies -= 1
         self._body_gone(task)
         if self.phase is RunState.RUNNING and not self.is_halted(task):
-            self._ready.append(task)
+            self.ready.append(task)
         else:
             # Two endings in one turn: the first was to be tried again, then the second failed the run.
             self._stop(task, Cancelled())
@@ -392,7 +388,7 @@ class RunMachine(Intake):
         task = event.task
         ending = self._ended.pop(task, None)
         if ending is not None:
-            self._bodies -= 1
+            self.bodies -= 1
             self._body_gone(task)
         outcome = event.failure or (ending[0] if ending else None)
         if outcome is None:

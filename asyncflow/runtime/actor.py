@@ -24,6 +24,7 @@ from asyncflow.errors import (
 from asyncflow.graph.task import Task
 from asyncflow.ids import idempotency_key
 from asyncflow.interfaces import Call, Clock, Executor, Timer, Work
+from asyncflow.machine.run import RunMachine
 from asyncflow.outcomes import Cancelled, Failure, Sealed, Success, TimedOut
 from asyncflow.runtime.permits import Claim
 from asyncflow.runtime.transactions import look_for_misuse
@@ -38,6 +39,7 @@ class Home(Protocol):
     """What an actor needs of the supervisor that it belongs to."""
 
     run_id: str
+    machine: RunMachine
     context: ContextVars
     clock: Clock
     codec: Codec
@@ -96,54 +98,39 @@ class Actor:
     ended, has none.
     """
 
-    __slots__ = (
-        "_grace",
-        "_handle",
-        "_home",
-        "_inbox",
-        "_is_lingering",
-        "_limit",
-        "_order",
-        "_own_deadline",
-        "_settling",
-        "_transaction",
-        "_work",
-        "attempt",
-        "claim",
-        "declared",
-        "execution",
-        "is_undoing",
-        "path",
-        "recovered",
-        "run_id",
-        "task",
-    )
+    # What most actors never have is the class's.
+    recovered = False
+    is_undoing = False
+    execution = 1
+    claim: Claim | None = None
+    work: Work | None = None  # the body on its way
+    _order: str | None = None  # the first order to stop: "cancel", "timeout" or "suspend"
+    _handle: Callable[[Any, BaseException | None], None] | None = None  # what an ending means
+    _is_lingering = False
+    _transaction: Transaction | None = None  # the one that the body made, to be returned by it
+    # While the journal commits that: what an ending means if it is taken back.
+    _settling: Callable[[Any, BaseException | None], None] | None = None
+    # Few: a Start or a Revert, behind a body that was abandoned.
+    _inbox: deque[Callable[[], None]] | None = None
+    _own_deadline: float | None = None
+    _limit: Timer | None = None
+    _grace: Timer | None = None
 
-    def __init__(self, home: Home, task: int, declared: Task, path: str, execution: int, claim: Claim | None) -> None:
+    def __init__(self, home: Home, task: int, declared: Task, attempt: int = 0) -> None:
         self._home = home
         self.task = task
         self.declared = declared
-        self.path = path
-        self.run_id = home.run_id
-        self.execution = execution
-        self.claim = claim
-        self.attempt = 0
-        self.recovered = False
-        self.is_undoing = False
-        self._order: str | None = None  # the first order to stop: "cancel", "timeout" or "suspend"
-        self._work: Work | None = None  # the body on its way
-        self._handle: Callable[[Any, BaseException | None], None] | None = None  # what an ending means
-        self._is_lingering = False
-        self._transaction: Transaction | None = None  # the one that the body made, to be returned by it
-        # While the journal commits that: what an ending means if it is taken back.
-        self._settling: Callable[[Any, BaseException | None], None] | None = None
-        # Few: a Start or a Revert, behind a body that was abandoned.
-        self._inbox: deque[Callable[[], None]] | None = None
-        self._own_deadline: float | None = None
-        self._limit: Timer | None = None
-        self._grace: Timer | None = None
+        self.attempt = attempt
 
-    # --- What a body may ask (the Attempt behind a Context) -----------------------------------------------------------
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return self._home.run_id
+
+    @property
+    def path(self) -> str:
+        """The task's path."""
+        return self._home.machine.plan.path(self.task)
 
     @property
     def idempotency_key(self) -> str:
@@ -166,7 +153,7 @@ class Actor:
     @property
     def is_idle(self) -> bool:
         """Whether no body of it is on its way, and none was left behind."""
-        return self._work is None and not self._is_lingering
+        return self.work is None and not self._is_lingering
 
     def progress(self, fraction: float, message: str) -> None:
         """Pass progress on to observers."""
@@ -232,7 +219,7 @@ class Actor:
             self._order = cause
             self._gave_way(abandoned=False)
             return
-        work = self._work
+        work = self.work
         if work is None or self._order is not None or (self.is_undoing and cause != "suspend"):
             return
         self._order = cause
@@ -257,24 +244,39 @@ class Actor:
         wants_context: bool,
         handle: Callable[[Any, BaseException | None], None],
     ) -> None:
-        context = self._home.context.copy()
-        context.run(running.set, self)
+        home, context = self._home, self.contextvars()
         if wants_context:
             args.insert(0, Context(self))
         self._handle, self._transaction = handle, None
         try:
-            work = self._home.executor(executor).submit(Call(fn, args, kwargs, context, self.path), self._ended)
+            work = home.executor(executor).submit(Call(fn, args, kwargs, context, self.path), self._ended)
         except Exception as error:
             self._ended(None, error)
             return
         # An eager body may have ended by now.
         if self._handle is not None:
-            self._work = work
+            self.work = work
+
+    def contextvars(self) -> ContextVars:
+        """Return what a body of this actor runs in."""
+        context = self._home.context.copy()
+        context.run(running.set, self)
+        return context
+
+    def is_transacting(self, value: Any) -> bool:
+        """Whether a body that returned *value* has made a transaction, or returned one."""
+        return self._transaction is not None or type(value) is Transaction
+
+    def attempt_ended(self, value: Any, error: BaseException | None) -> None:
+        """Report how a body has ended that somebody else has called, see ``sprint``."""
+        self._handle = self._attempt_ended
+        self._ended(value, error)
 
     def _ended(self, value: Any, error: BaseException | None) -> None:
         """A body has ended, perhaps one that was given up on long ago."""
-        self._work = None
-        self._cancel_timers()
+        self.work = None
+        if self._limit is not None or self._grace is not None:
+            self._cancel_timers()
         handle, self._handle = self._handle, None
         if self._is_lingering:
             self._is_lingering = False
@@ -284,12 +286,20 @@ class Actor:
         if self._inbox:
             self._home.returns(self)
             self._inbox.popleft()()
-        elif self._work is None and not self._is_lingering and self._settling is None:
+        elif self.work is None and not self._is_lingering and self._settling is None:
             self._home.gone(self)
 
     def _attempt_ended(self, value: Any, error: BaseException | None) -> None:
         if error is None:
-            self._succeed(value, self._attempt_ended)
+            if (
+                self._home.keeps_bytes
+                or self.declared.promises
+                or self._transaction is not None
+                or (type(value) is Transaction)
+            ):
+                self._succeed(value, self._attempt_ended)
+            else:
+                self._home.report(m.AttemptSucceeded(self.task, value))
         elif isinstance(error, asyncio.CancelledError) and (self._order is not None or self._home.is_going_down()):
             self._gave_way(abandoned=False)
         elif isinstance(error, (KeyboardInterrupt, SystemExit)):
@@ -299,7 +309,7 @@ class Actor:
             self._fail(error)
 
     def _succeed(self, value: Any, handle: Callable[[Any, BaseException | None], None]) -> None:
-        if self._transaction is not None or type(value) is Transaction:
+        if self.is_transacting(value):
             self._commit(value, self._success, handle)
             return
         try:
@@ -369,7 +379,7 @@ class Actor:
     def _revert_ended(self, value: Any, error: BaseException | None) -> None:
         home, declared = self._home, self.declared
         if error is None:
-            if self._transaction is not None or type(value) is Transaction:
+            if self.is_transacting(value):
                 self._commit(value, self._undone, self._revert_ended)
             else:
                 home.report(self._undone(value))
@@ -444,11 +454,11 @@ class Actor:
             self._home.report(m.TimeLimitPassed(self.task))
 
     def _stop_revert(self) -> None:
-        assert self._work is not None
+        assert self.work is not None
         self._order = "timeout"
-        if self._work.can_stop:
+        if self.work.can_stop:
             self._grace = self._home.clock.call_later(self._home.cancel_grace, self._abandon)
-            self._work.stop()
+            self.work.stop()
         else:
             self._abandon()
 

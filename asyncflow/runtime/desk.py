@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sized
 from typing import Any, Protocol
 
 from asyncflow import messages as m
-from asyncflow.machine.run import RunMachine
 from asyncflow.runtime.actor import Home
 from asyncflow.runtime.large import LargeValues
 from asyncflow.runtime.values import RunValues
@@ -15,9 +15,15 @@ from asyncflow.runtime.values import RunValues
 class Desk(Home, Protocol):
     """What a dispatcher needs of the supervisor whose commands it answers, besides being its actors' home."""
 
-    machine: RunMachine
     values: RunValues
     large: LargeValues
+    orders: deque[tuple[Callable[..., None], tuple[Any, ...]]]
+    """What :meth:`order` adds to, with its arguments."""
+
+    @property
+    def inbox(self) -> Sized:
+        """What has come in and not been taken."""
+        ...
 
     def take(self, event: m.Event) -> None:
         """Apply *event* and put it on record."""

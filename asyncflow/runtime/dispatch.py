@@ -21,13 +21,16 @@ from asyncflow.states import RunState
 
 log = logging.getLogger("asyncflow.run")
 
+_NO_KEYWORDS: Mapping[str, Any] = {}
+
 
 class Dispatcher:
     """
     Answers the commands of one run's machine, and knows its living actors.
 
     ``released`` holds what ended bodies held: it is given back in the next turn, after their endings have been applied,
-    so that what becomes ready by an ending competes for the permits that the ending sets free.
+    so that what becomes ready by an ending competes for the permits that the ending sets free. ``has_limits`` says
+    whether anything in this run needs a permit.
     """
 
     def __init__(self, desk: Desk, pools: Mapping[str, Pool]) -> None:
@@ -35,7 +38,7 @@ class Dispatcher:
         self._machine = desk.machine
         self._pools = pools
         self._scope_pools: dict[int, Pool] = {}
-        self._has_limits = bool(desk.machine.plan.has_limits or ENGINE in pools)
+        self.has_limits = bool(desk.machine.plan.has_limits or ENGINE in pools)
         # By task; an actor whose body was left behind stays until that is gone, even after the run's end.
         self.actors: dict[int, Actor] = {}
         self.released: list[Claim] = []
@@ -57,6 +60,37 @@ class Dispatcher:
         for command in commands:
             answers[type(command)](self, command)
 
+    def begin(self, tasks: list[int]) -> None:
+        """
+        Have the bodies of *tasks* called, of which none needs a permit or waits for a time.
+
+        The same as answering a Start for each, in about half the time where a task's arguments are whole values of
+        other tasks, which are at hand.
+        """
+        machine, desk, call = self._machine, self._desk, self._call
+        bindings, attempts, orders = machine.plan.bindings, machine.attempts, desk.orders
+        values = desk.values.at_hand()
+        for task in tasks:
+            before, attempt = bindings[task].outputs, attempts[task] + 1
+            if before is None or values is None or task in self.actors:
+                self._begin(task, attempt, None)
+                continue
+            args = [values[one] for one in before]
+            desk.take(m.AttemptStarted(task, attempt))
+            orders.append((call, (task, attempt, args)))
+
+    def _call(self, task: int, attempt: int, args: list[Any]) -> None:
+        """Call a body. Nobody but an actor whose body goes on has to be known."""
+        machine = self._machine
+        plan = machine.plan
+        assert plan.tasks is not None
+        actor = Actor(self._desk, task, plan.tasks[task])
+        if machine.executions:
+            actor.execution = machine.executions.get(task, 0) + 1
+        actor.start(attempt, args, _NO_KEYWORDS, False)
+        if actor.work is not None:
+            self.actors[task] = actor
+
     def serve(self) -> None:
         """
         Give back what ended bodies held, then grant, own claims and others', in the lines' order; and ask nobody on
@@ -64,9 +98,10 @@ class Dispatcher:
         """
         if self._questions.is_asking:
             self._desk.order(self._questions.drop_stale)
-        if not self._has_limits:
+        if not self.has_limits:
             return
-        released, self.released = self.released, []
+        released = self.released.copy()
+        self.released.clear()
         for claim in released:
             self._granted.discard(claim)
             permits.release(claim)
@@ -88,7 +123,7 @@ class Dispatcher:
         for loading in self._loading:
             loading.cancel()
         self._questions.close()
-        if self._has_limits:
+        if self.has_limits:
             for pool in (*self._pools.values(), *self._scope_pools.values()):
                 pool.drop(self)
             for claim in self._granted.union(self.released):
@@ -153,7 +188,7 @@ class Dispatcher:
     def _on_start(self, command: m.Start) -> None:
         if command.not_before is not None and command.not_before > self._desk.clock.now():
             self._desk.later(command.task, command.not_before, lambda: self._ask(command.task, command.attempt))
-        elif self._has_limits:
+        elif self.has_limits:
             self._ask(command.task, command.attempt)
         else:
             self._begin(command.task, command.attempt, None)
@@ -163,7 +198,7 @@ class Dispatcher:
             self._desk.later(
                 command.task, command.not_before, lambda: self._ask(command.task, command.attempt, is_revert=True)
             )
-        elif self._has_limits:
+        elif self.has_limits:
             self._ask(command.task, command.attempt, is_revert=True)
         else:
             self._begin_revert(command.task, command.attempt, None)
@@ -324,9 +359,10 @@ class Dispatcher:
             machine = self._machine
             plan = machine.plan
             assert plan.tasks is not None
-            execution = machine.executions.get(task, 0) + 1 if machine.executions else 1
-            actor = Actor(self._desk, task, plan.tasks[task], plan.path(task), execution, claim)
-            self.actors[task] = actor
+            actor = self.actors[task] = Actor(self._desk, task, plan.tasks[task])
+            actor.claim = claim
+            if machine.executions:
+                actor.execution = machine.executions.get(task, 0) + 1
         elif claim is not None:
             # The body left behind holds a claim already; the new one goes free with the next body.
             self.released.append(claim)
@@ -393,9 +429,12 @@ class Dispatcher:
             self._desk.take(m.TaskFailed(command.task, command.failure))
 
     def _on_cancel(self, command: m.Cancel) -> None:
-        actor = self.actors.get(command.task)
+        self._desk.order(self._cancel, command.task, command.cause)
+
+    def _cancel(self, task: int, cause: str) -> None:
+        actor = self.actors.get(task)
         if actor is not None:
-            self._desk.order(actor.cancel, command.cause)
+            actor.cancel(cause)
 
     def _on_open_scope(self, command: m.OpenScope) -> None:
         timeout = self._machine.plan.scopes[command.scope].timeout

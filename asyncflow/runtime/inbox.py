@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 T = TypeVar("T")
 
 
-class Inbox(Generic[T]):
+class Inbox(deque[T]):
     """
     Messages in the order in which they were sent.
 
@@ -17,23 +17,21 @@ class Inbox(Generic[T]):
     ``loop.call_soon_threadsafe``. After :meth:`close`, sending does nothing: whoever is late is told nothing.
     """
 
-    __slots__ = ("_is_closed", "_loop", "_messages", "_reader")
+    __slots__ = ("_is_closed", "_loop", "_reader")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
         self._loop = loop
-        self._messages: deque[T] = deque()
         self._reader: asyncio.Future[None] | None = None
         self._is_closed = False
-
-    def __len__(self) -> int:
-        return len(self._messages)
 
     def send_nowait(self, message: T) -> None:
         """Put *message* at the end and wake the reader."""
         if self._is_closed:
             return
-        self._messages.append(message)
-        self.wake()
+        self.append(message)
+        if self._reader is not None:
+            self.wake()
 
     def wake(self) -> None:
         """Wake the reader although there may be no message."""
@@ -43,16 +41,15 @@ class Inbox(Generic[T]):
 
     def take(self, most: int) -> list[T]:
         """Return up to *most* messages, oldest first, without waiting."""
-        messages = self._messages
-        if len(messages) <= most:
-            taken = list(messages)
-            messages.clear()
+        if len(self) <= most:
+            taken = list(self)
+            self.clear()
             return taken
-        return [messages.popleft() for _ in range(most)]
+        return [self.popleft() for _ in range(most)]
 
     async def wait(self) -> None:
         """Wait until there is a message, or until woken."""
-        if not self._messages:
+        if not self:
             self._reader = self._loop.create_future()
             try:
                 await self._reader
@@ -62,7 +59,7 @@ class Inbox(Generic[T]):
     def close(self) -> None:
         """Forget what is in it and take nothing more."""
         self._is_closed = True
-        self._messages.clear()
+        self.clear()
 
     def __repr__(self) -> str:
         return f"<Inbox: {'closed' if self._is_closed else f'{len(self)} messages'}>"

@@ -15,18 +15,22 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextvars import Context as ContextVars
-from typing import Any
+from typing import Any, cast
 
 from asyncflow import messages as m
 from asyncflow.codec import Codec
-from asyncflow.interfaces import Circumstances, Clock, Executor, Happening, Journal, Timer
-from asyncflow.machine.run import RUN_DEADLINE, RunMachine
+from asyncflow.interfaces import Circumstances, Clock, CoroutineExecutor, Executor, Happening, Journal
+from asyncflow.machine.calm import STARTS_BETWEEN_LOOKS
+from asyncflow.machine.run import RunMachine
 from asyncflow.outcomes import Failure
+from asyncflow.runtime.alarms import Alarms
 from asyncflow.runtime.dispatch import Dispatcher
 from asyncflow.runtime.inbox import Inbox
 from asyncflow.runtime.large import LargeValues
 from asyncflow.runtime.observe import Announcer, Narrator
+from asyncflow.runtime.page import Page
 from asyncflow.runtime.permits import Pool
+from asyncflow.runtime.sprint import sprint
 from asyncflow.runtime.stepper import Stepper
 from asyncflow.runtime.transactions import MakeEvent, Settle, Transactions
 from asyncflow.runtime.values import RunValues, circumstances
@@ -37,8 +41,6 @@ log = logging.getLogger("asyncflow.run")
 EVENTS_A_TURN = 1_000
 SECONDS_A_TURN = 0.004
 """A turn is cut here, so that a wide flow of tiny tasks never starves the application."""
-STARTS_BETWEEN_LOOKS = 16
-"""How many bodies are started between two looks at the clock."""
 
 
 _NO_BLOBS: Mapping[str, bytes] = {}
@@ -90,26 +92,35 @@ class Supervisor:
         self.cancel_grace = cancel_grace
         self.grace = grace
         self.executor = executor
-        self.values = RunValues(machine, codec, resources, hands_on_copies=hands_on_copies)
+        self.values = RunValues(machine, codec, resources, keeps_bytes=keeps_bytes, hands_on_copies=hands_on_copies)
         self._journal = journal
         self._announcer = announcer
         self._narrator = Narrator(run_id, machine.flow, machine.plan, self._look, first_number)
         self.inbox: Inbox[m.Event | _Note] = Inbox(self._loop)
+        # An actor's event always goes through the inbox, also from inside an eager start.
+        self.report: Callable[[m.Event], None] = self.inbox.send_nowait
         # This turn's events, and what to do once they are durable.
         self._events: list[m.Event] = []
-        self._orders: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
+        self.orders: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
+        self._page = Page(machine, journal, clock, self._loop)  # never opened where records cannot grow
         self._riders: list[m.Event] = []  # progress and the like: they go with the next record
         # By task: which body it was, when (by the loop's clock), and what it told.
         self._last_progress: dict[int, tuple[object, float, float]] = {}
         self.large = LargeValues(machine, self.values, journal)
         self._transactions = Transactions(journal, clock, self.large)
         self._dispatcher = Dispatcher(self, pools)
+        on_loop = executor("loop")
+        # Where a record can grow and nobody has put anything between a body and its asyncio task.
+        self._loop_executor: CoroutineExecutor | None = None
+        if journal.grows and hasattr(on_loop, "going_on"):
+            self._loop_executor = cast("CoroutineExecutor", on_loop)
         # What actors call when their body is gone, or left behind.
         self.gone, self.lingers = self._dispatcher.gone, self._dispatcher.lingers
         self.returns = self._dispatcher.returns
-        self._timers: dict[object, Timer] = {}
-        self._watched: dict[int, float] = {}  # deadlines that have a timer, by scope
+        self._alarms = Alarms(machine, clock, self.note, self.take)
+        self.later, self.watch_deadlines = self._alarms.later, self._alarms.watch_deadlines
         self._is_over = False
+        self._rest_at = 0.0  # when the loop is to have its turn, by its own clock
         self.stepper: Stepper | None = None
         """What holds this run up before each turn, if somebody takes it step by step."""
         self._grace_until: float | None = None  # when what runs is stopped, once a suspend was asked for
@@ -184,10 +195,6 @@ class Supervisor:
 
     # --- What actors call (their Home) --------------------------------------------------------------------------------
 
-    def report(self, event: m.Event) -> None:
-        """Take an actor's event. It always goes through the inbox, also from inside an eager start."""
-        self.inbox.send_nowait(event)
-
     def tell(self, event: m.Event) -> None:
         """Take what a body tells: observers hear it at once, the journal with its next record. From any thread."""
         if self._is_handed_over(lambda: self.tell(event)):
@@ -235,6 +242,7 @@ class Supervisor:
         """Take the record by which the run came to be, which is durable already."""
         for event in record.events:
             self.machine.apply(event)
+        self.machine.calm_down()
         self._appended(record.at, list(record.events), 0)
 
     def rest(self) -> None:
@@ -274,8 +282,9 @@ class Supervisor:
             raise self._interruption
 
     async def _turns(self) -> None:
-        loop, inbox, orders = self._loop, self.inbox, self._orders
-        rest_at = loop.time() + SECONDS_A_TURN
+        loop, inbox, orders = self._loop, self.inbox, self.orders
+        in_line, released = self._transactions.waiting, self._dispatcher.released
+        self._rest_at = loop.time() + SECONDS_A_TURN
         while True:
             if self.stepper is not None:
                 await self._step(self.stepper)
@@ -287,19 +296,25 @@ class Supervisor:
                 order, args = orders.popleft()
                 order(*args)
                 count += 1
-                if not count % STARTS_BETWEEN_LOOKS and loop.time() > rest_at:
+                if not count % STARTS_BETWEEN_LOOKS and loop.time() > self._rest_at:
+                    self._page.close()
                     await asyncio.sleep(0)
-                    rest_at = loop.time() + SECONDS_A_TURN
+                    self._rest_at = loop.time() + SECONDS_A_TURN
             if self._is_over:
                 return
-            if self._transactions:
+            if in_line:
+                self._page.close()
                 await self._commit()
-            elif not has_more and not inbox and not self._dispatcher.released:
+            elif not has_more and not inbox and not released:
+                self._page.close()
                 await inbox.wait()
-                rest_at = loop.time() + SECONDS_A_TURN
-            elif loop.time() > rest_at:
+                self._rest_at = loop.time() + SECONDS_A_TURN
+            elif loop.time() > self._rest_at:
+                self._page.close()
                 await asyncio.sleep(0)
-                rest_at = loop.time() + SECONDS_A_TURN
+                self._rest_at = loop.time() + SECONDS_A_TURN
+            elif self._page.events is not None and self._page.is_full():
+                self._page.close()
 
     async def _step(self, stepper: Stepper) -> None:
         """Put what has happened so far on record, and wait until somebody asks for what is due."""
@@ -335,8 +350,16 @@ class Supervisor:
 
     def _turn(self) -> bool:
         """Take what the inbox holds and what is due. Return whether more is due than fits into one turn."""
-        self._drain()
         machine, dispatcher = self.machine, self._dispatcher
+        if not (machine.line and machine.is_calm):  # what is in hand comes before what has come in
+            self._drain()
+        if machine.is_calm and self.stepper is None and not dispatcher.has_limits and machine.is_busy():
+            if self._loop_executor is not None and not self._announcer:
+                self._sprint(self._loop_executor)
+            else:
+                dispatcher.begin(machine.starts(EVENTS_A_TURN))
+            if machine.is_calm:  # else an input could not be read
+                return machine.has_starts() or not machine.bodies
         while commands := machine.due(EVENTS_A_TURN):
             dispatcher.answer(commands)
             if len(self._events) >= EVENTS_A_TURN:
@@ -346,9 +369,29 @@ class Supervisor:
         dispatcher.serve()
         return bool(commands)
 
+    def _sprint(self, loop: CoroutineExecutor) -> None:
+        """Perform some of what is ready in one go; each event is on record as soon as it is on the page."""
+        if self._events:
+            self._append()
+        if not self.machine.has_starts():
+            return
+        page = self._page.events if self._page.events is not None else self._page.open()
+        before = len(page)
+        sprint(self, self._dispatcher.actors, loop, page, self._is_to_look_up)
+        self._narrator.number += len(page) - before
+        if self.on_record:
+            self._tell_those_who_wait(page[before:])
+
+    def _is_to_look_up(self) -> bool:
+        return self._page.is_full() or self._loop.time() > self._rest_at
+
     def _drain(self) -> None:
+        machine = self.machine
         for message in self.inbox.take(EVENTS_A_TURN):
-            if isinstance(message, _Note):
+            if type(message) is m.AttemptSucceeded:
+                machine.apply(message)
+                self._events.append(message)
+            elif isinstance(message, _Note):
                 message.act()
             else:
                 self._take_in(message)
@@ -374,7 +417,7 @@ class Supervisor:
 
     def order(self, act: Callable[..., None], *args: Any) -> None:
         """Call *act* once this turn's events are durable."""
-        self._orders.append((act, args))
+        self.orders.append((act, args))
 
     def note(self, act: Callable[[], None]) -> None:
         """Call *act* in the next turn."""
@@ -408,6 +451,15 @@ class Supervisor:
 
     def _append(self) -> Coroutine[Any, Any, None] | None:
         """Put this turn's events on record; return what waits until that is durable, or None where it is already."""
+        page = self._page.events
+        if page is not None:
+            if self.machine.is_calm and not self._riders:
+                page.extend(self._events)
+                self._tell_those_who_wait(self._events)
+                self._narrator.number += len(self._events)
+                self._events.clear()
+                return None
+            self._page.close()
         events, self._events = self._events, []
         riders, self._riders = self._riders, []
         whole = events + riders if riders else events
@@ -418,6 +470,8 @@ class Supervisor:
         if written is not None:
             return self._durable(written, at, events, len(riders))
         self._appended(at, events, len(riders), is_durable=False)
+        if self.machine.is_calm and self._journal.grows and not (self._announcer or self.stepper is not None):
+            self._page.keep_open(at, whole)
         return None
 
     async def _durable(self, written: Awaitable[None], at: float, events: list[m.Event], riders: int) -> None:
@@ -441,10 +495,13 @@ class Supervisor:
         # What a lazy run has handed over may not be in the file yet, from where it would have to be fetched.
         if self.keeps_bytes and is_durable:
             self.large.let_go(events)  # after those who watch have seen what a failing task had read
-        for callback in self.on_record:
-            callback(events)
+        self._tell_those_who_wait(events)
         state = self.machine.mark(at)
         self._is_over = state.is_ended or state is RunState.SUSPENDED
+
+    def _tell_those_who_wait(self, events: list[m.Event]) -> None:
+        for callback in self.on_record:
+            callback(events)
 
     def _look(self, event: m.Event, task: int) -> Circumstances:
         is_revert = isinstance(event, m.RevertGivenUp)
@@ -452,9 +509,8 @@ class Supervisor:
 
     def _finish(self) -> None:
         self._is_over = True
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
+        self._page.close()
+        self._alarms.close()
         self._dispatcher.close()
         self.inbox.close()
         for callback in self.on_over:
@@ -463,37 +519,3 @@ class Supervisor:
     def __repr__(self) -> str:
         state, actors, messages = self.machine.state.value, len(self._dispatcher.actors), len(self.inbox)
         return f"<Supervisor of run {self.run_id!r}: {state}, {actors} actors, {messages} messages>"
-
-    # --- Time ---------------------------------------------------------------------------------------------------------
-
-    def later(self, key: object, when: float, act: Callable[[], None]) -> None:
-        """Call *act* in a turn at *when*, POSIX seconds. One timer a key: a later one takes its place."""
-        timer = self._timers.pop(key, None)
-        if timer is not None:
-            timer.cancel()
-        self._timers[key] = self.clock.call_at(when, self._ring, key, act)
-
-    def _ring(self, key: object, act: Callable[[], None]) -> None:
-        self._timers.pop(key, None)
-        self.note(act)
-
-    def watch_deadlines(self) -> None:
-        machine = self.machine
-        if machine.deadline is not None:
-            self._watch(RUN_DEADLINE, machine.deadline)
-        for scope, deadline in machine.scope_deadlines.items():
-            self._watch(scope, deadline)
-
-    def _watch(self, scope: int, deadline: float) -> None:
-        def passed() -> None:
-            # A flow that runs again has a deadline of its own, and the timer of its last attempt may still ring.
-            if self.machine.is_late(scope) and self.machine.scope_deadlines.get(scope, deadline) <= deadline:
-                self.take(m.DeadlinePassed(scope))
-
-        if self.machine.phase is not RunState.RUNNING:
-            return
-        if deadline <= self.clock.now():
-            passed()  # before anything starts
-        elif self._watched.get(scope) != deadline:
-            self._watched[scope] = deadline
-            self.later(("scope", scope), deadline, passed)

@@ -33,23 +33,23 @@ Settle = Callable[[BaseException | None], None]
 
 
 class Transactions:
-    """The transactions of one run that bodies have returned and nobody has been told of."""
+    """The transactions of one run that bodies have returned and nobody has been told of; ``waiting`` are in line."""
 
-    __slots__ = ("_clock", "_journal", "_large", "_on_their_way", "_waiting")
+    __slots__ = ("_clock", "_journal", "_large", "_on_their_way", "waiting")
 
     def __init__(self, journal: Journal, clock: Clock, large: LargeValues) -> None:
         self._journal = journal
         self._clock = clock
         self._large = large
-        self._waiting: deque[tuple[MakeEvent, Settle]] = deque()
+        self.waiting: deque[tuple[MakeEvent, Settle]] = deque()
         self._on_their_way: list[tuple[asyncio.Future[m.Record | Failure], Settle]] = []
 
     def __bool__(self) -> bool:
-        return bool(self._waiting or self._on_their_way)
+        return bool(self.waiting or self._on_their_way)
 
     def add(self, make: MakeEvent, settle: Settle) -> None:
         """Put a transaction in line."""
-        self._waiting.append((make, settle))
+        self.waiting.append((make, settle))
 
     async def commit(self) -> list[tuple[m.Record | Failure, Settle]]:
         """
@@ -61,8 +61,8 @@ class Transactions:
         Raises:
             RunOvertaken, StoreError: One of them could not be written.
         """
-        while self._waiting and len(self._on_their_way) < AT_ONCE:
-            make, settle = self._waiting.popleft()
+        while self.waiting and len(self._on_their_way) < AT_ONCE:
+            make, settle = self.waiting.popleft()
             self._on_their_way.append((self._journal.append_with(self._recording(make)), settle))
         await asyncio.wait([written for written, _ in self._on_their_way])
         done, self._on_their_way = self._on_their_way, []
@@ -76,7 +76,7 @@ class Transactions:
         return record
 
     def __repr__(self) -> str:
-        return f"<Transactions: {len(self._waiting)} waiting, {len(self._on_their_way)} on their way>"
+        return f"<Transactions: {len(self.waiting)} waiting, {len(self._on_their_way)} on their way>"
 
 
 def look_for_misuse(

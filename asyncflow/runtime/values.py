@@ -25,7 +25,7 @@ class RunValues:
     decoded the first time that someone reads it.
     """
 
-    __slots__ = ("_codec", "_machine", "_resources", "hands_on_copies", "inputs", "shadows")
+    __slots__ = ("_codec", "_keeps_bytes", "_machine", "_resources", "hands_on_copies", "inputs", "shadows")
 
     def __init__(
         self,
@@ -33,8 +33,10 @@ class RunValues:
         codec: Codec,
         resources: Mapping[str, Any],
         *,
+        keeps_bytes: bool,
         hands_on_copies: bool,
     ) -> None:
+        self._keeps_bytes = keeps_bytes
         self._machine = machine
         self._codec = codec
         self._resources = resources
@@ -74,6 +76,10 @@ class RunValues:
                 f"run needs it; await run.task({path!r}) to have it"
             )
         return self.open(value)
+
+    def at_hand(self) -> list[Any] | None:
+        """Return task to value where each is the object itself, as in memory; None where one may have to be opened."""
+        return None if self._keeps_bytes or self.shadows else self._machine.values
 
     def history(self, scope: int, *, with_present: bool = False) -> History:
         """Return the attempts of a flow so far; *with_present* the one that goes on, or has just failed, as well."""

@@ -21,6 +21,7 @@ from types import FrameType
 
 from asyncflow.context import Attempt, running
 from asyncflow.interfaces import Call
+from asyncflow.runtime.actor import Actor
 
 log = logging.getLogger("asyncflow.blocked")
 
@@ -96,10 +97,14 @@ class Watchdog:
 
 
 def _attempt_in(frame: FrameType | None) -> Attempt | None:
-    """Return the attempt whose body is called in a stack: an executor of ours holds its Call."""
+    """Return the attempt whose body is called in a stack: an executor of ours holds its Call, a sprint its actor."""
     while frame is not None:
-        if frame.f_code.co_filename.startswith(_OURS) and isinstance(call := frame.f_locals.get("call"), Call):
-            return call.context.get(running)
+        if frame.f_code.co_filename.startswith(_OURS):
+            known = frame.f_locals
+            if isinstance(call := known.get("call"), Call):
+                return call.context.get(running)
+            if isinstance(actor := known.get("actor"), Actor):
+                return actor
         frame = frame.f_back
     return None
 

@@ -39,6 +39,7 @@ class _Shelf:
 class MemoryJournal:
     """A run's journal as a list of its records."""
 
+    grows = True
     __slots__ = ("_add", "_shelf", "_store", "run_id")
 
     def __init__(self, store: MemoryStore, shelf: _Shelf) -> None:

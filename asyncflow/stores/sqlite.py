@@ -51,6 +51,7 @@ class SqliteJournal:
     """One run's journal in an SQLite file, in the hands of the engine that owns the run."""
 
     declared = None
+    grows = False
 
     __slots__ = ("_codec", "_line", "_store", "_writer", "run_id")
 

@@ -191,6 +191,8 @@ class Disk:
 class SimulatedJournal:
     """A run's journal on a simulated disk."""
 
+    grows = False
+
     def __init__(self, store: SimulatedStore, file: _File) -> None:
         self.run_id = file.new.run_id
         self._store = store

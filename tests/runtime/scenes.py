@@ -209,6 +209,8 @@ ON_THE_LOOP = (chain, fan, retry, failing, nested, timeouts, stubborn, limited)
 class FullJournal:
     """A journal that takes *left* more records and then no more."""
 
+    grows = False
+
     def __init__(self, journal: Any, left: int) -> None:
         self.journal, self.left = journal, left
 

@@ -1,0 +1,16 @@
+"""A call that was over when its executor had taken it."""
+
+from __future__ import annotations
+
+
+class Over:
+    """A call that is over: there is nothing to stop."""
+
+    __slots__ = ()
+    can_stop = False
+
+    def stop(self) -> None:
+        """Do nothing: it is over."""
+
+
+OVER = Over()
