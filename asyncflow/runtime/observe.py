@@ -105,7 +105,7 @@ class Narrator:
         return Happening(self.run_id, self.flow, number, at, path, attempt, event, circumstances)
 
 
-_STARTS = frozenset({m.AttemptStarted, m.RevertStarted, m.ReconcileStarted})
+_STARTS = frozenset(m.STARTS)
 _GOOD_ENDINGS = frozenset({m.AttemptSucceeded, m.RevertSucceeded})
 
 

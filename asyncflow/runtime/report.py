@@ -200,18 +200,6 @@ def _task_report(
     )
 
 
-_STARTS = (m.AttemptStarted, m.RevertStarted, m.ReconcileStarted)
-_ENDINGS = (
-    m.AttemptSucceeded,
-    m.AttemptFailed,
-    m.AttemptTimedOut,
-    m.AttemptCancelled,
-    m.AttemptLost,
-    m.RevertSucceeded,
-    m.RevertFailed,
-)
-
-
 def spans_of(
     records: Sequence[m.Record], machine: RunMachine
 ) -> tuple[dict[int, tuple[float | None, float | None]], dict[int, float]]:
@@ -227,10 +215,10 @@ def spans_of(
             if isinstance(event, (m.RunResumed, m.RunReset)) and event.plan is not None:
                 spans.clear()
                 progress.clear()
-            elif isinstance(event, _STARTS):
+            elif isinstance(event, m.STARTS):
                 spans[event.task] = (record.at, None)
                 progress.pop(event.task, None)
-            elif isinstance(event, _ENDINGS):
+            elif isinstance(event, m.ENDINGS):
                 spans[event.task] = (spans.get(event.task, (None, None))[0], record.at)
             elif isinstance(event, m.Progressed):
                 progress[event.task] = event.fraction
