@@ -52,6 +52,11 @@ def check_name(name: str, kind: str) -> str:
     return name
 
 
+def is_below(path: str, flow: str) -> bool:
+    """Return whether *path* is one of what lies in the flow at the path *flow*; the whole flow's is empty."""
+    return not flow or path.startswith(f"{flow}/")
+
+
 def idempotency_key(run_id: str, path: str, execution: int, *, reverting: bool = False) -> str:
     """
     Return what the outside world may use to recognise one execution of one task.
