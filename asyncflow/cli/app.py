@@ -20,6 +20,7 @@ from asyncflow.cli import render
 from asyncflow.cli.locate import locate, parse_inputs
 from asyncflow.formats import dot, mermaid, text
 from asyncflow.observers import Console as Progress
+from asyncflow.runtime.watchdog import BLOCKED_AFTER
 
 T = TypeVar("T")
 
@@ -49,7 +50,6 @@ Db = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON for programs instead of text for people")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no live progress")]
-BLOCKED_AFTER = 0.1
 DEFAULT_DB = Path("asyncflow.db")
 
 
