@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from asyncflow.errors import InputError
 from asyncflow.graph.record import record_of
 from asyncflow.graph.wants import nearest
+from asyncflow.ids import shell_command
 from asyncflow.interfaces import RunInfo, Store
 from asyncflow.machine.ledger import SETTLED
 from asyncflow.machine.replay import fold
@@ -231,7 +232,7 @@ class _Inquiry:
     def _around(self) -> list[str]:
         """Return what holds up the whole run, if anything does."""
         machine, info = self._machine, self._info
-        resume = f"go on with 'asyncflow resume {info.run_id}'"
+        resume = f"go on with: {shell_command('resume', info.run_id)}"
         if info.state is RunState.INTERRUPTED:
             return [f"the run is INTERRUPTED: the process that owned it is gone, so nothing moves; {resume}"]
         if info.state is RunState.SUSPENDED:
