@@ -61,6 +61,19 @@ def test_why_and_export_answer_for_people_and_for_programs(journal: Path) -> Non
         asked(journal, "why", "a", "duoble")
 
 
+def test_diff_exits_with_2_where_a_resume_would_be_refused(journal: Path) -> None:
+    """So a deploy can ask before it is one."""
+    flows = journal.parent / "changed_flows.py"
+    flows.write_text(
+        "import asyncflow as af\n\n@af.task\nasync def double(n: int) -> int: ...\n\n"
+        "same = af.linear('one', double)\nother = af.linear('one', double.with_options(version=2))\n"
+    )
+    assert asked(journal, "diff", "a", f"{flows}:same") == (0, "nothing has changed for run 'a'\n")
+    assert asked(journal, "diff", "a", f"{flows}:other") == (2, "! double: was version None and is 2\n")
+    code, text = asked(journal, "diff", "a", f"{flows}:other", "--json")
+    assert code == 2 and json.loads(text)["changes"][0]["kind"] == "changed version"
+
+
 def test_a_table_in_a_pipe_is_not_folded(journal: Path) -> None:
     """A script that takes a line for a run must find its whole id in it."""
     long = "a" * 150

@@ -127,7 +127,7 @@ def resume(
     process that dies, or shows no life for its lease.
     """
     must_exist(db)
-    _path_of_here()
+    path_of_here()
     flow = locate(target) if target else None
 
     async def doing(engine: af.Engine) -> af.Run[Any]:
@@ -251,7 +251,7 @@ def cancel(
     A run that another process owns is cancelled there, within about a second; one that nobody owns is undone here.
     """
     must_exist(db)
-    _path_of_here()
+    path_of_here()
     flow = locate(target) if target else None
 
     async def doing() -> af.RunState:
@@ -345,7 +345,8 @@ def must_exist(db: Path) -> None:
         raise af.InputError(f"there is no journal {str(db)!r}; name it with --db FILE or $ASYNCFLOW_DB")
 
 
-def _path_of_here() -> None:
+def path_of_here() -> None:
+    """Let the modules of this folder be found, as ``python -m`` does."""
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
 

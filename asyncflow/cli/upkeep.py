@@ -1,4 +1,4 @@
-"""The commands that look after a journal: why, verify, doctor, purge, backup, export, suspend."""
+"""The commands that look after a journal: why, diff, verify, doctor, purge, backup, export, suspend."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import typer
 
 import asyncflow as af
 from asyncflow.cli import render
-from asyncflow.cli.app import BROKEN, DEFAULT_DB, AsJson, Db, RunId, app, finish, must_exist
+from asyncflow.cli.app import BROKEN, DEFAULT_DB, REFUSED, AsJson, Db, RunId, app, finish, must_exist, path_of_here
+from asyncflow.cli.locate import locate
 
 _AGE = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -53,6 +54,43 @@ def why(
         render.print_json({"run": run_id, "task": path, "reasons": reasons})
     else:
         print("\n".join(reasons))
+
+
+@app.command()
+def diff(
+    run_id: RunId,
+    target: Annotated[
+        str | None,
+        typer.Argument(metavar="[MODULE:FLOW]", help="the flow, where the journal's own note of it is not enough"),
+    ] = None,
+    db: Db = DEFAULT_DB,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Say what has changed in a flow since a run of it was recorded; a ! marks what no longer fits what the run has done.
+
+    Exit code 2 if a resume would be refused for it; --accept-changes takes what may be accepted.
+
+    Example: asyncflow diff order-7 shop/flows.py:checkout --db orders.db
+    """
+    must_exist(db)
+    path_of_here()
+    flow = locate(target) if target else None
+
+    async def doing() -> list[af.Verdict]:
+        async with af.Engine(db) as engine:
+            return await engine.diff(run_id, flow)
+
+    found = finish(doing())
+    if as_json:
+        render.print_json({"run": run_id, "changes": [attrs.asdict(verdict) for verdict in found]})
+    else:
+        for verdict in found:
+            print(f"{'!' if verdict.is_refused else ' '} {verdict}")
+        if not found:
+            print(f"nothing has changed for run {run_id!r}")
+    if any(verdict.is_refused for verdict in found):
+        raise typer.Exit(REFUSED)
 
 
 @app.command()
