@@ -67,6 +67,7 @@ from asyncflow.errors import (
     ValueNotAtHand,
     WrongDecision,
 )
+from asyncflow.graph.changes import Verdict
 from asyncflow.graph.controller import (
     AlwaysRevert,
     AlwaysRevertAll,
@@ -184,6 +185,7 @@ __all__ = [
     "UnknownProvider",
     "UnknownTarget",
     "ValueNotAtHand",
+    "Verdict",
     "WrongDecision",
     "current",
     "default_for",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from datetime import datetime
 
 from asyncflow.errors import DeclarationError, InputError
+from asyncflow.graph.policy import is_finite_number
 from asyncflow.graph.wants import nearest
 from asyncflow.interfaces import Observer
 from asyncflow.messages import EVENT_KINDS
@@ -61,7 +61,7 @@ def at_least_one(name: str, value: int) -> int:
 
 def seconds(name: str, value: float) -> float:
     """Return *value* if it is a number of seconds above 0, or raise DeclarationError."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+    if not is_finite_number(value) or value <= 0:
         raise DeclarationError(f"{name}={value!r:.80} must be a number of seconds above 0")
     return value
 

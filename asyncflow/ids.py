@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shlex
 import time
 
 from asyncflow.errors import DeclarationError, InputError
@@ -50,6 +51,22 @@ def check_name(name: str, kind: str) -> str:
             f"{kind} name {name!r:.80} is unusable; give 1 to {_LONGEST_NAME} printable characters without '/'"
         )
     return name
+
+
+def shell_command(verb: str, run_id: str, journal: str | None = None) -> str:
+    """
+    Return the command line that does *verb* ("resume", "show") to a run, as it is to be typed.
+
+    An id that begins like an option comes last, behind the "--" that ends those.
+    """
+    where = [] if journal is None else ["--db", journal]
+    rest = [*where, "--", run_id] if run_id.startswith("-") else [run_id, *where]
+    return shlex.join(["asyncflow", verb, *rest])
+
+
+def is_below(path: str, flow: str) -> bool:
+    """Return whether *path* is one of what lies in the flow at the path *flow*; the whole flow's is empty."""
+    return not flow or path.startswith(f"{flow}/")
 
 
 def idempotency_key(run_id: str, path: str, execution: int, *, reverting: bool = False) -> str:

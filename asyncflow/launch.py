@@ -25,13 +25,13 @@ from asyncflow.errors import (
 )
 from asyncflow.executors.loop import begin
 from asyncflow.graph import record as recorded
-from asyncflow.graph.changes import Verdict, compare
 from asyncflow.graph.find import find_flow
 from asyncflow.graph.flow import Flow
 from asyncflow.graph.pattern import Runnable, as_flow
 from asyncflow.graph.plan import Plan
 from asyncflow.ids import new_run_id
 from asyncflow.interfaces import Clock, Executor, Journal, NewRun, RunInfo, Store
+from asyncflow.machine.fit import verdicts_on
 from asyncflow.machine.replay import fold, plans_named, recovery, was_left
 from asyncflow.machine.run import RunMachine
 from asyncflow.outcomes import Sealed
@@ -144,7 +144,7 @@ class Launcher:
             records = await journal.records()
             if flow is None:
                 declared: Flow[..., Any] | None = journal.declared
-                flow = _find(await store.info(run_id)) if declared is None else declared
+                flow = recorded_flow(await store.info(run_id)) if declared is None else declared
             plan = as_flow(flow).compile()
             codec, plan_id = self._codec_for(plan), self._id_of(plan)
             named = plans_named(records)
@@ -317,7 +317,8 @@ class Launcher:
                     )
 
 
-def _find(info: RunInfo) -> Flow[..., Any]:
+def recorded_flow(info: RunInfo) -> Flow[..., Any]:
+    """Return the flow that a journal names, imported; raise DeclarationError if it names none, or it is not there."""
     if info.flow_ref is None:
         raise DeclarationError(
             f"run {info.run_id!r} does not say where its flow {info.flow!r} is, since it was no attribute of a module; "
@@ -328,18 +329,7 @@ def _find(info: RunInfo) -> Flow[..., Any]:
 
 def _accept(machine: RunMachine, plan: Plan, accept_changes: bool) -> None:
     """Let a changed *plan* pass, or say what has changed."""
-    tasks = range(machine.plan.size)
-    states = {machine.plan.path(task): machine.states[task] for task in tasks}
-    started = {machine.plan.path(task) for task in tasks if machine.attempts[task]}
-    undone = {machine.plan.path(task) for task in tasks if machine.may_be_undone(task)}
-    verdicts = compare(machine.plan, plan, started=started, states=states, undone=undone, retired=machine.retired)
-    refused = [verdict for verdict in verdicts if verdict.is_refused]
-    kept = {plan.scopes[scope].path for scope in plan.controlled}
-    for scope in machine.halted():
-        path = machine.plan.scopes[scope].path
-        if path not in kept:
-            text = "has failed and is being undone or asked about, and has no controller of that path any more"
-            refused.append(Verdict(path or plan.flow, "gone", text, is_refused=True, may_be_accepted=False))
+    refused = [verdict for verdict in verdicts_on(plan, machine) if verdict.is_refused]
     if refused and not (accept_changes and all(verdict.may_be_accepted for verdict in refused)):
         lines = [str(verdict) for verdict in refused]
         raise PlanChanged(

@@ -315,6 +315,20 @@ else:
 EVENT_KINDS: tuple[str, ...] = tuple(kind.__name__ for kind in Event.__subclasses__())
 """The name of every kind of event, in the order of this page."""
 
+STARTS = (AttemptStarted, RevertStarted, ReconcileStarted)
+"""By which a body, a revert or a hook of a task's is about to be called."""
+
+ENDINGS = (
+    AttemptSucceeded,
+    AttemptFailed,
+    AttemptTimedOut,
+    AttemptCancelled,
+    AttemptLost,
+    RevertSucceeded,
+    RevertFailed,
+)
+"""By which what was called is over, however that came."""
+
 
 class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What one turn of a supervisor appends: the events of the turn, and when it was, POSIX seconds."""

@@ -1,7 +1,7 @@
 """
 What an engine tells of its journal and does for it: listings, reports, exports, backups, purges.
 
-None of it needs a flow, and nothing here waits for a run or makes one wait.
+Only a diff needs a flow, and nothing here waits for a run or makes one wait.
 """
 
 from __future__ import annotations
@@ -14,10 +14,16 @@ from typing import Any
 
 from asyncflow.codec import Codec
 from asyncflow.errors import InputError
+from asyncflow.graph.changes import Verdict
+from asyncflow.graph.pattern import Runnable, as_flow
 from asyncflow.interfaces import Clock, RunInfo, Store
+from asyncflow.launch import recorded_flow
+from asyncflow.machine.fit import verdicts_on
+from asyncflow.machine.replay import fold
 from asyncflow.runtime.export import export
 from asyncflow.runtime.handle import Run
 from asyncflow.runtime.report import RunReport, inspect
+from asyncflow.runtime.transcript import transcript_of
 from asyncflow.runtime.why import why
 from asyncflow.states import RunState
 
@@ -69,6 +75,23 @@ class Upkeep:
         """
         self._check_open()
         return await why(self._store, run_id, path, self._clock.now())
+
+    async def diff(self, run_id: str, flow: Runnable[Any] | None = None) -> list[Verdict]:
+        """
+        Return what is different in *flow* from what the run has followed so far, task by task; nothing if nothing is.
+
+        This is what :meth:`~asyncflow.Engine.resume` would compare now: of a run that is refused, ``accept_changes``
+        takes those that may be accepted. Without a *flow*, it is the one that the journal names. Nothing is changed.
+
+        Raises:
+            RunNotFound: The journal has no such run.
+            DeclarationError: The flow cannot be found, or is none.
+            CorruptRecord: The journal is damaged.
+        """
+        self._check_open()
+        transcript = await transcript_of(self._store, run_id)
+        plan = as_flow(recorded_flow(transcript.info) if flow is None else flow).compile()
+        return verdicts_on(plan, fold(transcript.records, transcript.plans))
 
     async def export(self, run_id: str) -> dict[str, Any]:
         """

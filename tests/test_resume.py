@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import asyncflow as af
+from tests.stepping import up_to
 
 calls: list[str] = []
 """The bodies that were called, in order."""
@@ -161,11 +162,7 @@ def test_a_revert_needs_only_what_it_takes(tmp_path: Path) -> None:
 
     async def main() -> None:
         async with af.Engine(tmp_path / "runs.db") as engine:
-            steps = engine.steps(flow, {"n": 7}, run_id="r")
-            async for step in steps:
-                if "-bad" in step.due or "-use" in step.due:
-                    break
-            await steps.aclose()
+            await up_to(engine, flow, "-bad", "-use", inputs={"n": 7})
         async with af.Engine(tmp_path / "runs.db") as engine:
             with pytest.raises(af.RunFailed) as failed:
                 await engine.resume("r", flow)
@@ -198,11 +195,7 @@ def test_a_revert_that_reads_what_was_not_kept_fails_by_name(tmp_path: Path) -> 
 
     async def main() -> None:
         async with af.Engine(tmp_path / "runs.db") as engine:
-            steps = engine.steps(flow, run_id="r")
-            async for step in steps:
-                if "-bad" in step.due or "-use" in step.due:
-                    break
-            await steps.aclose()
+            await up_to(engine, flow, "-bad", "-use")
         async with af.Engine(tmp_path / "runs.db") as engine:
             with pytest.raises(af.RunFailed) as failed:
                 await engine.resume("r", flow)
@@ -227,11 +220,7 @@ def test_a_task_that_is_back_does_not_run_again_unasked(tmp_path: Path) -> None:
         both, one = af.linear("f", charge, rest), af.linear("f", rest)
         async with af.Engine(tmp_path / "runs.db") as engine:
             for flow in (both, one):
-                steps = engine.steps(flow, run_id="r", resume=flow is one)
-                async for step in steps:
-                    if "rest" in step.due:
-                        break
-                await steps.aclose()
+                await up_to(engine, flow, "rest", resume=flow is one)
             with pytest.raises(af.PlanChanged, match="charge: is back, and ran before it was taken out"):
                 await engine.resume("r", both)
             assert calls == ["charge"]

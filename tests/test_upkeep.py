@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import asyncflow as af
+from tests.stepping import up_to
 
 
 class Gate:
@@ -206,5 +207,32 @@ def test_a_journal_stays_small_under_churn(tmp_path: Path, rounds: int) -> None:
         # After the log has begun anew a few times, it is as large as it will ever be.
         assert max(sizes) < 30 << 20
         assert path.stat().st_size < 1 << 20
+
+    asyncio.run(main())
+
+
+def test_a_diff_tells_before_a_deploy_what_a_resume_would_refuse(tmp_path: Path) -> None:
+    """And it changes nothing: the flow of before can still go on."""
+
+    async def main() -> None:
+        before = af.linear("f", send, charge.named("then"))
+        after = af.linear("f", send.with_options(version=2), charge.named("last"))
+        inputs = {"text": "hello", "total": 1}
+        async with af.Engine(tmp_path / "runs.db") as engine:
+            await up_to(engine, before, "then", inputs=inputs)
+            assert await engine.diff("r", before) == []
+            found = await engine.diff("r", after)
+            assert [(str(verdict), verdict.is_refused) for verdict in found] == [
+                ("send: was version None and is 2", True),
+                ("then: is gone, and had not started", False),
+                ("last: is new", False),
+            ]
+            with pytest.raises(af.PlanChanged) as refused:
+                await engine.resume("r", after)
+            assert list(refused.value.diff) == [str(verdict) for verdict in found if verdict.is_refused]
+            with pytest.raises(af.DeclarationError, match="does not say where its flow 'f' is"):
+                await engine.diff("r")
+            with pytest.raises(af.RunNotFound):
+                await engine.diff("s", before)
 
     asyncio.run(main())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shlex
 import signal
 import sys
 from collections.abc import Coroutine
@@ -19,7 +18,9 @@ import asyncflow as af
 from asyncflow.cli import render
 from asyncflow.cli.locate import locate, parse_inputs
 from asyncflow.formats import dot, mermaid, text
+from asyncflow.ids import shell_command
 from asyncflow.observers import Console as Progress
+from asyncflow.runtime.watchdog import BLOCKED_AFTER
 
 T = TypeVar("T")
 
@@ -43,14 +44,17 @@ read or written.""",
 )
 
 Target = Annotated[str, typer.Argument(metavar="MODULE:FLOW", help="package.module:flow or file.py:flow")]
-RunId = Annotated[str, typer.Argument(metavar="RUN", help="the run's id, as `asyncflow ls` shows it")]
+RunId = Annotated[
+    str,
+    typer.Argument(metavar="RUN", help="the run's id, as `asyncflow ls` shows it; if it begins with -, after --"),
+]
 Db = Annotated[
     Path, typer.Option("--db", envvar="ASYNCFLOW_DB", help="the journal, an SQLite file", show_default="asyncflow.db")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON for programs instead of text for people")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no live progress")]
-BLOCKED_AFTER = 0.1
 DEFAULT_DB = Path("asyncflow.db")
+_WIDEST = 100_000  # what is not a terminal has no edge to fold a line at
 
 
 @app.callback()
@@ -90,8 +94,8 @@ def run(
             return await engine.start(flow, given, run_id=run_id)
         except af.RunExists as exists:
             raise af.RunExists(
-                f"there is a run {exists.run_id!r} in {str(db)!r} already; go on with: {_resume(exists.run_id, db)}; "
-                "or give this one another --run-id",
+                f"there is a run {exists.run_id!r} in {str(db)!r} already; go on with: "
+                f"{shell_command('resume', exists.run_id, str(db))}; or give this one another --run-id",
                 run_id=exists.run_id,
             ) from None
 
@@ -123,7 +127,7 @@ def resume(
     process that dies, or shows no life for its lease.
     """
     must_exist(db)
-    _path_of_here()
+    path_of_here()
     flow = locate(target) if target else None
 
     async def doing(engine: af.Engine) -> af.Run[Any]:
@@ -247,7 +251,7 @@ def cancel(
     A run that another process owns is cancelled there, within about a second; one that nobody owns is undone here.
     """
     must_exist(db)
-    _path_of_here()
+    path_of_here()
     flow = locate(target) if target else None
 
     async def doing() -> af.RunState:
@@ -304,11 +308,7 @@ def _how_to_resume(started: list[af.Run[Any]], db: Path) -> str:
     run = started[0]
     if run.state.is_ended:
         return f"run {run.run_id!r} ended as {run.state.value}"
-    return f"run {run.run_id!r} is suspended; go on with: {_resume(run.run_id, db)}"
-
-
-def _resume(run_id: str, db: Path) -> str:
-    return f"asyncflow resume {shlex.quote(run_id)} --db {shlex.quote(str(db))}"
+    return f"run {run.run_id!r} is suspended; go on with: {shell_command('resume', run.run_id, str(db))}"
 
 
 def finish(work: Coroutine[Any, Any, T], interrupted: Any = None) -> T:
@@ -345,13 +345,17 @@ def must_exist(db: Path) -> None:
         raise af.InputError(f"there is no journal {str(db)!r}; name it with --db FILE or $ASYNCFLOW_DB")
 
 
-def _path_of_here() -> None:
+def path_of_here() -> None:
+    """Let the modules of this folder be found, as ``python -m`` does."""
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
 
 
 def _console() -> Console:
-    return Console(highlight=False)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = _WIDEST
+    return console
 
 
 def _type_name(annotation: Any) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shlex
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 import asyncflow as af
+from asyncflow.ids import shell_command
 
 _COLOURS = {
     "SUCCEEDED": "green",
@@ -104,7 +104,7 @@ def report_text(report: af.RunReport, console: Console, *, db: str, everything: 
         if report.flow_ref is None:
             how = f"engine.resume({report.run_id!r}, flow): the flow was made by the program that ran it"
         else:
-            how = f"asyncflow resume {shlex.quote(report.run_id)} --db {shlex.quote(db)}"
+            how = shell_command("resume", report.run_id, db)
         console.print(f"go on with {escape(how)}", soft_wrap=True)
 
 

@@ -1,4 +1,4 @@
-"""The commands that look after a journal: why, verify, doctor, purge, backup, export, suspend."""
+"""The commands that look after a journal: why, diff, verify, doctor, purge, backup, export, suspend."""
 
 from __future__ import annotations
 
@@ -12,10 +12,23 @@ import typer
 
 import asyncflow as af
 from asyncflow.cli import render
-from asyncflow.cli.app import BROKEN, DEFAULT_DB, AsJson, Db, RunId, app, finish, must_exist
+from asyncflow.cli.app import BROKEN, DEFAULT_DB, REFUSED, AsJson, Db, RunId, app, finish, must_exist, path_of_here
+from asyncflow.cli.locate import locate
 
 _AGE = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+File = Annotated[Path | None, typer.Argument(metavar="FILE", help="the journal; the same as --db FILE")]
+
+
+def _journal(context: typer.Context, file: Path | None, db: Path) -> Path:
+    """Return the journal that is meant, by *file* or by --db; two of them are one too many."""
+    if file is None:
+        return db
+    source = context.get_parameter_source("db")
+    if source is not None and source.name == "COMMANDLINE":
+        raise af.InputError(f"two journals are named, {str(file)!r} and --db {str(db)!r}; name one")
+    return file
 
 
 @app.command()
@@ -44,14 +57,52 @@ def why(
 
 
 @app.command()
-def verify(db: Db = DEFAULT_DB, as_json: AsJson = False) -> None:
+def diff(
+    run_id: RunId,
+    target: Annotated[
+        str | None,
+        typer.Argument(metavar="[MODULE:FLOW]", help="the flow, where the journal's own note of it is not enough"),
+    ] = None,
+    db: Db = DEFAULT_DB,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Say what has changed in a flow since a run of it was recorded; a ! marks what no longer fits what the run has done.
+
+    Exit code 2 if a resume would be refused for it; --accept-changes takes what may be accepted.
+
+    Example: asyncflow diff order-7 shop/flows.py:checkout --db orders.db
+    """
+    must_exist(db)
+    path_of_here()
+    flow = locate(target) if target else None
+
+    async def doing() -> list[af.Verdict]:
+        async with af.Engine(db) as engine:
+            return await engine.diff(run_id, flow)
+
+    found = finish(doing())
+    if as_json:
+        render.print_json({"run": run_id, "changes": [attrs.asdict(verdict) for verdict in found]})
+    else:
+        for verdict in found:
+            print(f"{'!' if verdict.is_refused else ' '} {verdict}")
+        if not found:
+            print(f"nothing has changed for run {run_id!r}")
+    if any(verdict.is_refused for verdict in found):
+        raise typer.Exit(REFUSED)
+
+
+@app.command()
+def verify(context: typer.Context, file: File = None, db: Db = DEFAULT_DB, as_json: AsJson = False) -> None:
     """
     Read a whole journal and check it: pages, checksums, every run folded again, and what is left over.
 
     Works on a copy that cannot be written, and while runs go on. Exit code 5 if something is damaged.
 
-    Example: asyncflow verify --db orders.db
+    Example: asyncflow verify orders.db
     """
+    db = _journal(context, file, db)
     must_exist(db)
     damaged = 0
     findings: list[af.Finding] = []
@@ -70,12 +121,15 @@ def verify(db: Db = DEFAULT_DB, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def doctor(db: Db = DEFAULT_DB, as_json: AsJson = False) -> None:
+def doctor(context: typer.Context, file: File = None, db: Db = DEFAULT_DB, as_json: AsJson = False) -> None:
     """
     Look at what is around a journal: Python, SQLite and its known bugs, file system, log, owners. Changes nothing.
 
     Exit code 5 if something is likely to make trouble. Without a journal, the rest is looked at.
     """
+    db = _journal(context, file, db)
+    if file is not None:
+        must_exist(db)
     remarks = af.doctor(db if db.exists() else None)
     if as_json:
         render.print_json([attrs.asdict(remark) for remark in remarks])
@@ -150,7 +204,11 @@ def backup(
 
 
 @app.command()
-def export(run_id: RunId, db: Db = DEFAULT_DB, as_json: AsJson = True) -> None:
+def export(
+    run_id: RunId,
+    db: Db = DEFAULT_DB,
+    as_json: Annotated[bool, typer.Option("--json", help="as for other commands; this one prints JSON anyway")] = True,
+) -> None:
     """
     Print a run as JSON: its plan, all its events, and its values as far as JSON can show them.
 

@@ -123,8 +123,8 @@ class _Comparison:
         if path not in self._started:
             return Verdict(path, "gone", "is gone, and had not started", is_refused=False)
         state = self._states.get(path, TaskState.PENDING)
-        task = self._records[0].tasks[self._before[path]]
-        if path in self._undone and state != TaskState.REVERTED and self._records[0].kinds[task.kind].has_revert:
+        has_revert = self._records[0].kind_of(self._before[path]).has_revert
+        if path in self._undone and state != TaskState.REVERTED and has_revert:
             return Verdict(path, "gone", "is gone, and is still to be reverted", is_refused=True)
         if state not in _ENDED:
             return Verdict(path, "gone", "is gone, and had started without an ending", is_refused=True)
@@ -132,7 +132,7 @@ class _Comparison:
 
     def _changed(self, path: str, task: int, twin: int) -> Iterator[Verdict]:
         old, new = self._records[0].tasks[task], self._records[1].tasks[twin]
-        old_kind, new_kind = self._records[0].kinds[old.kind], self._records[1].kinds[new.kind]
+        old_kind, new_kind = self._records[0].kind_of(task), self._records[1].kind_of(twin)
         refused = path in self._started
         if old.reads != new.reads:
             yield Verdict(path, "rewired", _difference("reads", old.reads, new.reads), refused)
@@ -216,7 +216,7 @@ def _members(plan: Plan, record: PlanRecord) -> dict[str, list[str]]:
     for at, task in enumerate(record.tasks):
         around, weak = scopes[task.scope]
         if weak or task.is_numbered:
-            name = f"{record.kinds[task.kind].family}#" if task.is_numbered else task.name
+            name = f"{record.kind_of(at).family}#" if task.is_numbered else task.name
             found.setdefault(f"{around}/{name}", []).append(plan.path(at))
     return found
 

@@ -6,10 +6,10 @@ Policies are plain values. Nothing in a journal refers to them, so a changed pol
 
 from __future__ import annotations
 
-import math
 import random
+import sys
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 import attrs
 
@@ -36,6 +36,11 @@ class Backoff(Protocol):
         ...
 
 
+def is_finite_number(value: Any) -> TypeGuard[float]:
+    """Return whether *value* is a number that a float can hold; no bool, though Python counts those."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
 def check_seconds(value: Any, what: str, *, zero: bool = False) -> float:
     """
     Return *value* as seconds; *what* names it in the message. ``zero`` lets 0 pass.
@@ -43,8 +48,7 @@ def check_seconds(value: Any, what: str, *, zero: bool = False) -> float:
     Raises:
         DeclarationError: It is not a number, not finite, or not positive.
     """
-    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if not usable or value < 0 or (value == 0 and not zero):
+    if not is_finite_number(value) or value < 0 or (value == 0 and not zero):
         least = "0 or more" if zero else "more than 0"
         raise DeclarationError(f"{what} is {value!r:.80}; give seconds as a finite number, {least}")
     return float(value)
@@ -222,8 +226,7 @@ def wait_before(attempt: int, backoff: Backoff | None, rng: Random = random) -> 
         ValueError: What it says is no number of seconds. Whatever its ``delay`` raises goes on too.
     """
     seconds: Any = 0.0 if backoff is None else backoff.delay(attempt, rng)
-    is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
-    if not is_number or not math.isfinite(seconds) or seconds < 0:
+    if not is_finite_number(seconds) or seconds < 0:
         raise ValueError(f"the backoff {backoff!r:.80} says to wait {seconds!r:.80}; return seconds, 0 or more")
     return float(seconds)
 

@@ -110,6 +110,10 @@ class PlanRecord(msgspec.Struct, frozen=True, array_like=True):
     guards: tuple[GuardRecord, ...] = ()
     tolerant: tuple[int, ...] = ()
 
+    def kind_of(self, task: int) -> KindRecord:
+        """Return what *task* has in common with others of its declaration."""
+        return self.kinds[self.tasks[task].kind]
+
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(PlanRecord)

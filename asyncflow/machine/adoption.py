@@ -26,6 +26,7 @@ class Adoption(Choices):
         ``retired``; a new one is PENDING. Called right before the ``RunResumed`` that names the plan.
         """
         old, moved = self.plan, dict[int, int]()
+        recorded = record_of(old)
         known = {plan.path(task): task for task in range(plan.size)}
         for task in range(old.size):
             path = old.path(task)
@@ -35,7 +36,7 @@ class Adoption(Choices):
                 self.retired[path] = self.states[task]
                 if task in self.failures:
                     self.gone_failures[path] = failure_of(self, task)
-                if self.states[task] != REVERTED and _has_revert(old, task):
+                if self.states[task] != REVERTED and recorded.kind_of(task).has_revert:
                     self.forsaken.append(path)
         self.plan = plan
         self._move(moved)
@@ -88,8 +89,3 @@ class Adoption(Choices):
             self.undo_scope = moved.get(self.undo_scope, NOTHING)
         said = {name: self.answers[index] for index, name in enumerate(old.guard_names()) if index in self.answers}
         self.answers = {index: said[name] for index, name in enumerate(plan.guard_names()) if name in said}
-
-
-def _has_revert(plan: Plan, task: int) -> bool:
-    record = record_of(plan)
-    return record.kinds[record.tasks[task].kind].has_revert

@@ -51,8 +51,7 @@ class Control:
 
     def start_over(self) -> None:
         """Forget everything: a flow around this one runs again."""
-        self.phase, self.busy, self.is_asked = ControlPhase.GOING, 0, False
-        self.wait, self.undoing, self.has_answered = 0.0, None, False
+        self.go_on()
         self.history.clear()
 
     def go_on(self) -> None:

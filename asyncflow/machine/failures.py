@@ -6,6 +6,7 @@ from typing import Any
 
 from asyncflow.errors import AsyncflowError, DeadlineExceeded, FlowTimedOut, TaskTimedOut
 from asyncflow.graph.plan import Plan
+from asyncflow.ids import is_below
 from asyncflow.machine.ledger import RUN_DEADLINE, Ledger
 from asyncflow.outcomes import Failure
 
@@ -55,8 +56,3 @@ def lateness_of(plan: Plan, scope: int) -> Failure:
 
 def _lateness_of_run(ledger: Ledger) -> Failure:
     return Failure(DeadlineExceeded(f"run {ledger.run_id!r} passed its deadline"))
-
-
-def is_below(path: str, flow: str) -> bool:
-    """Whether *path* is one of what lies in the flow at the path *flow*; the whole flow's is empty."""
-    return not flow or path.startswith(f"{flow}/")

@@ -8,9 +8,10 @@ from __future__ import annotations
 from asyncflow import messages as m
 from asyncflow.errors import IllegalTransition
 from asyncflow.graph.plan import ROOT
+from asyncflow.ids import is_below
 from asyncflow.machine.adoption import Adoption
 from asyncflow.machine.control import Control, ControlPhase
-from asyncflow.machine.failures import is_below, present_attempt
+from asyncflow.machine.failures import present_attempt
 from asyncflow.machine.ledger import (
     CANCELLED,
     FAILED,

@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any, TextIO
 
 from asyncflow import messages as m
+from asyncflow.ids import is_below
 from asyncflow.interfaces import Happening
 from asyncflow.observers.log_lines import describe
 
@@ -58,8 +59,7 @@ class _Run:
             case m.TaskSkipped():
                 self.skipped.add(path)
             case m.FlowStartedOver():
-                inside = f"{path}/" if path else ""
-                self.skipped = {skipped for skipped in self.skipped if not skipped.startswith(inside)}
+                self.skipped = {skipped for skipped in self.skipped if not is_below(skipped, path)}
             case m.AttemptFailed() | m.AttemptTimedOut() | m.AttemptCancelled() | m.AttemptLost() | m.RevertFailed():
                 self.running.pop(path, None)
             case m.RunSuspended():

@@ -10,16 +10,6 @@ from asyncflow import messages as m
 from asyncflow.interfaces import Happening
 from asyncflow.observers.shelf import Shelf
 
-_ENDINGS = (
-    m.AttemptSucceeded,
-    m.AttemptFailed,
-    m.AttemptTimedOut,
-    m.AttemptCancelled,
-    m.AttemptLost,
-    m.RevertSucceeded,
-    m.RevertFailed,
-)
-
 
 @attrs.define
 class TaskDuration:
@@ -72,7 +62,7 @@ class Durations:
             else:
                 task.attempts += 1
             run.begun[path] = (happening.at, is_revert)
-        elif isinstance(event, _ENDINGS):
+        elif isinstance(event, m.ENDINGS):
             run = self._runs[happening.run_id]
             began = run.begun.pop(path, None)
             if began is None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from asyncflow.codec import Codec
-from asyncflow.graph import record as recorded
 from asyncflow.graph.plan import Plan
 from asyncflow.interfaces import Store
-from asyncflow.machine.replay import plans_named
 from asyncflow.outcomes import Failure, Sealed
+from asyncflow.runtime.transcript import transcript_of
 
 FORMAT = 1
 """Raised when a program that read an export could take the new one for something else."""
@@ -20,9 +20,8 @@ FORMAT = 1
 
 async def export(store: Store, codec: Codec, run_id: str) -> dict[str, Any]:
     """Return all that *store* has of a run; *codec* pictures values that JSON has no form for."""
-    info = await store.info(run_id)
-    records = await store.read(run_id)
-    plans = {name: recorded.decode(await store.plan(name)) for name in dict.fromkeys(plans_named(records))}
+    transcript = await transcript_of(store, run_id)
+    info = transcript.info
     return {
         "format": FORMAT,
         "run": info.run_id,
@@ -32,10 +31,10 @@ async def export(store: Store, codec: Codec, run_id: str) -> dict[str, Any]:
         "durability": info.durability,
         "created": info.created,
         "updated": info.updated,
-        "plans": {name: _plan(plan) for name, plan in plans.items()},
+        "plans": {name: _plan(plan) for name, plan in transcript.plans.items()},
         "records": [
             {"number": number, "at": record.at, "events": [_event(event, codec) for event in record.events]}
-            for number, record in enumerate(records)
+            for number, record in enumerate(transcript.records)
         ],
     }
 
@@ -72,7 +71,7 @@ def _plain(value: Any, codec: Codec) -> Any:
         return [_plain(each, codec) for each in value]
     if value is None or type(value) in (bool, int, str):
         return value
-    if type(value) is float and value - value == 0.0:  # JSON has no infinities, and nothing that is not a number
+    if type(value) is float and math.isfinite(value):  # JSON has no infinities, and nothing that is not a number
         return value
     return {"picture": repr(value)}
 

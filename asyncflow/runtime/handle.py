@@ -16,6 +16,7 @@ from asyncflow.errors import (
     RunSuspended,
 )
 from asyncflow.graph.inputs import NoValue
+from asyncflow.ids import shell_command
 from asyncflow.interfaces import Happening
 from asyncflow.machine.failures import failure_of, failures_of
 from asyncflow.machine.ledger import NO_VALUE, NOTHING, WHOLE_RUN
@@ -264,7 +265,6 @@ async def conclude(supervisor: Supervisor, store: str | None) -> Any:
     """
     machine, run_id = supervisor.machine, supervisor.run_id
     state = machine.state
-    where = f" --db {store}" if store else ""
     if state is RunState.SUCCEEDED:
         plan = machine.plan
         wanted = [task for sources in plan.provided.values() for source in sources for task in source.tasks()]
@@ -282,8 +282,8 @@ async def conclude(supervisor: Supervisor, store: str | None) -> Any:
             ) from None
     if state is RunState.SUSPENDED:
         reason = machine.suspend_reason or "suspended"
-        resume = f"resume it with: asyncflow resume {run_id}{where}" if store else "resume it with engine.resume(...)"
-        raise RunSuspended(f"run {run_id!r} is suspended ({reason}); {resume}", run_id=run_id, reason=reason)
+        how = f": {shell_command('resume', run_id, store)}" if store else " engine.resume(...)"
+        raise RunSuspended(f"run {run_id!r} is suspended ({reason}); resume it with{how}", run_id=run_id, reason=reason)
     if state is RunState.CANCELLED:
         reason = machine.cancel_reason or "cancelled"
         raise RunCancelled(
@@ -295,10 +295,10 @@ async def conclude(supervisor: Supervisor, store: str | None) -> Any:
         raise RunBroken(
             f"run {run_id!r} had to stop where it stood; go on with engine.resume({run_id!r})", run_id=run_id
         )
-    raise _failed(supervisor, where)
+    raise _failed(supervisor, store)
 
 
-def _failed(supervisor: Supervisor, where: str) -> RunFailed:
+def _failed(supervisor: Supervisor, store: str | None) -> RunFailed:
     machine, run_id = supervisor.machine, supervisor.run_id
     plan = machine.plan
     failures = failures_of(machine)
@@ -326,6 +326,6 @@ def _failed(supervisor: Supervisor, where: str) -> RunFailed:
         undone = f"{kept} that it had done is kept; go on with engine.resume({run_id!r})"
     else:
         undone = "NOT everything it had done could be undone"
-    look = f"; look at it with: asyncflow show {run_id}{where}" if where else ""
+    look = f"; look at it with: {shell_command('show', run_id, store)}" if store else ""
     message = f"run {run_id!r} failed in {first!r}{more}; {undone}{look}"
     return RunFailed(message, members, run_id=run_id, failures=failures, reverted=reverted)

@@ -12,6 +12,7 @@ import attrs
 
 from asyncflow import messages as m
 from asyncflow.graph.plan import Plan
+from asyncflow.ids import is_below
 from asyncflow.interfaces import Circumstances, Happening, Observer
 
 log = logging.getLogger("asyncflow.observe")
@@ -105,7 +106,7 @@ class Narrator:
         return Happening(self.run_id, self.flow, number, at, path, attempt, event, circumstances)
 
 
-_STARTS = frozenset({m.AttemptStarted, m.RevertStarted, m.ReconcileStarted})
+_STARTS = frozenset(m.STARTS)
 _GOOD_ENDINGS = frozenset({m.AttemptSucceeded, m.RevertSucceeded})
 
 
@@ -126,7 +127,7 @@ class Interest:
         if self.kinds and happening.kind not in self.kinds:
             return False
         path = self.path
-        return path is None or happening.path == path or happening.path.startswith(f"{path}/")
+        return path is None or happening.path == path or is_below(happening.path, path)
 
 
 class Subscription:

@@ -10,16 +10,16 @@ import attrs
 
 from asyncflow import messages as m
 from asyncflow.codec import Codec
-from asyncflow.graph import record as recorded
 from asyncflow.graph.plan import Plan
-from asyncflow.interfaces import RunInfo, Store
+from asyncflow.interfaces import Store
 from asyncflow.machine.control import ControlPhase
 from asyncflow.machine.failures import failures_of
 from asyncflow.machine.ledger import NO_VALUE
-from asyncflow.machine.replay import fold, plans_named
+from asyncflow.machine.replay import fold
 from asyncflow.machine.run import RunMachine
 from asyncflow.outcomes import Failure, Sealed
 from asyncflow.runtime.statistics import Statistics, statistics
+from asyncflow.runtime.transcript import Transcript, transcript_of
 from asyncflow.states import RunState, TaskState
 
 
@@ -121,19 +121,13 @@ class RunReport:
 
 async def inspect(store: Store, codec: Codec, run_id: str, now: float) -> RunReport:
     """Return the report of a run as *store* has it *now* (POSIX seconds); *codec* pictures the values."""
-    info = await store.info(run_id)
-    records = await store.read(run_id)
-    plans = {name: recorded.decode(await store.plan(name)) for name in set(plans_named(records))}
-    return report(info, records, plans, lambda value: _picture(value, codec), now)
+    return report(await transcript_of(store, run_id), lambda value: _picture(value, codec), now)
 
 
-def report(
-    info: RunInfo, records: Sequence[m.Record], plans: Mapping[str, Plan], summary: Callable[[Any], str], now: float
-) -> RunReport:
-    """
-    Return the report of a run from its *records*, *now*; *summary* pictures a value, sealed or not, in one line.
-    """
-    machine = fold(records, plans)
+def report(transcript: Transcript, summary: Callable[[Any], str], now: float) -> RunReport:
+    """Return the report of a run, *now*; *summary* pictures a value, sealed or not, in one line."""
+    info, records = transcript.info, transcript.records
+    machine = fold(records, transcript.plans)
     if info.state is RunState.INTERRUPTED:
         machine.tally.was_away(now)
     spans, progress = spans_of(records, machine)
@@ -206,18 +200,6 @@ def _task_report(
     )
 
 
-_STARTS = (m.AttemptStarted, m.RevertStarted, m.ReconcileStarted)
-_ENDINGS = (
-    m.AttemptSucceeded,
-    m.AttemptFailed,
-    m.AttemptTimedOut,
-    m.AttemptCancelled,
-    m.AttemptLost,
-    m.RevertSucceeded,
-    m.RevertFailed,
-)
-
-
 def spans_of(
     records: Sequence[m.Record], machine: RunMachine
 ) -> tuple[dict[int, tuple[float | None, float | None]], dict[int, float]]:
@@ -233,10 +215,10 @@ def spans_of(
             if isinstance(event, (m.RunResumed, m.RunReset)) and event.plan is not None:
                 spans.clear()
                 progress.clear()
-            elif isinstance(event, _STARTS):
+            elif isinstance(event, m.STARTS):
                 spans[event.task] = (record.at, None)
                 progress.pop(event.task, None)
-            elif isinstance(event, _ENDINGS):
+            elif isinstance(event, m.ENDINGS):
                 spans[event.task] = (spans.get(event.task, (None, None))[0], record.at)
             elif isinstance(event, m.Progressed):
                 progress[event.task] = event.fraction

@@ -201,9 +201,8 @@ class Supervisor:
             return
         if self._is_over:
             return  # by a body that was left behind
-        if isinstance(event, m.Progressed):
-            if self._is_too_soon(event):
-                return
+        if isinstance(event, m.Progressed) and self._is_too_soon(event):
+            return
         self._riders.append(event)
         if self._announcer:
             self._announcer.publish(self._narrator.aside(self.clock.now(), event))

@@ -10,14 +10,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from asyncflow.errors import InputError
-from asyncflow.graph import record as recorded
+from asyncflow.graph.record import record_of
 from asyncflow.graph.wants import nearest
+from asyncflow.ids import shell_command
 from asyncflow.interfaces import RunInfo, Store
 from asyncflow.machine.ledger import SETTLED
-from asyncflow.machine.replay import fold, plans_named
+from asyncflow.machine.replay import fold
 from asyncflow.machine.run import RunMachine
 from asyncflow.outcomes import Failure, TimedOut
 from asyncflow.runtime.report import spans_of
+from asyncflow.runtime.transcript import transcript_of
 from asyncflow.states import RunState, TaskState
 
 MOST_NAMED = 10
@@ -26,10 +28,8 @@ MOST_NAMED = 10
 
 async def why(store: Store, run_id: str, path: str, now: float) -> list[str]:
     """Return what the task at *path* waits for as *store* has it *now* (POSIX seconds)."""
-    info = await store.info(run_id)
-    records = await store.read(run_id)
-    plans = {name: recorded.decode(await store.plan(name)) for name in set(plans_named(records))}
-    machine = fold(records, plans)
+    transcript = await transcript_of(store, run_id)
+    machine = fold(transcript.records, transcript.plans)
     try:
         task = machine.plan.index(path)
     except KeyError:
@@ -37,9 +37,9 @@ async def why(store: Store, run_id: str, path: str, now: float) -> list[str]:
         raise InputError(
             f"run {run_id!r} has no task {path!r}{nearest(path, known)}; 'asyncflow show {run_id} --all' lists them"
         ) from None
-    spans, _ = spans_of(records, machine)
+    spans, _ = spans_of(transcript.records, machine)
     began = {each: span[0] for each, span in spans.items() if span[0] is not None and span[1] is None}
-    return _Inquiry(machine, info, began, now).reasons(task)
+    return _Inquiry(machine, transcript.info, began, now).reasons(task)
 
 
 class _Inquiry:
@@ -140,7 +140,7 @@ class _Inquiry:
     def _inputs(self, task: int) -> dict[str, list[str]]:
         """Return, by the path of what it comes from, the parameters of *task*."""
         found: dict[str, list[str]] = {}
-        for parameter, source in recorded.record_of(self._plan).tasks[task].reads:
+        for parameter, source in record_of(self._plan).tasks[task].reads:
             found.setdefault(source, []).append(parameter)
         return found
 
@@ -232,7 +232,7 @@ class _Inquiry:
     def _around(self) -> list[str]:
         """Return what holds up the whole run, if anything does."""
         machine, info = self._machine, self._info
-        resume = f"go on with 'asyncflow resume {info.run_id}'"
+        resume = f"go on with: {shell_command('resume', info.run_id)}"
         if info.state is RunState.INTERRUPTED:
             return [f"the run is INTERRUPTED: the process that owned it is gone, so nothing moves; {resume}"]
         if info.state is RunState.SUSPENDED:

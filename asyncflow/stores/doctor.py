@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from asyncflow.stores.verify import connect
 from asyncflow.stores.writer import CHECKPOINT_BYTES
 
 _NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "afs", "glusterfs", "ceph", "lustre"})
+_ESCAPED = re.compile(r"\\([0-7]{3})")  # how a mount's path has a blank
 
 
 @attrs.frozen
@@ -63,10 +65,14 @@ def _kind_of(folder: Path) -> str:
         lines = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return ""
+    return _kind_among(lines, folder)
+
+
+def _kind_among(mounts: list[str], folder: Path) -> str:
     best, kind = -1, ""
-    for line in lines:
-        _, place, found, *_ = line.split()
-        place = place.encode().decode("unicode_escape")  # a blank in a path is written \\040
+    for line in mounts:
+        _, place, found, *_ = line.split(" ")
+        place = _ESCAPED.sub(lambda octal: chr(int(octal[1], 8)), place)
         if folder.is_relative_to(place) and len(place) >= best:
             best, kind = len(place), found
     return kind

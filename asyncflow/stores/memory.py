@@ -280,17 +280,23 @@ class MemoryStore:
 
 
 def _info(shelf: _Shelf) -> RunInfo:
-    new = shelf.new
-    is_standing = shelf.owner is None and shelf.state in (RunState.RUNNING, RunState.REVERTING)
+    first, last = shelf.records[0], shelf.records[-1]
+    owner = None if shelf.owner is None else "this engine"
+    return listed(shelf.new, shelf.state, first.at, last.at, len(shelf.records), owner)
+
+
+def listed(new: NewRun, state: RunState, created: float, updated: float, records: int, owner: str | None) -> RunInfo:
+    """Return the line of a run whose journal says *state*; one that nobody owns does not go on, whatever it says."""
+    is_standing = owner is None and state in (RunState.RUNNING, RunState.REVERTING)
     return RunInfo(
         run_id=new.run_id,
         flow=new.flow,
         flow_ref=new.flow_ref,
         plan=new.plan,
-        state=RunState.INTERRUPTED if is_standing else shelf.state,
+        state=RunState.INTERRUPTED if is_standing else state,
         durability=new.durability,
-        created=shelf.records[0].at,
-        updated=shelf.records[-1].at,
-        records=len(shelf.records),
-        owner=None if shelf.owner is None else "this engine",
+        created=created,
+        updated=updated,
+        records=records,
+        owner=owner,
     )

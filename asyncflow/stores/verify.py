@@ -67,6 +67,7 @@ def verify(path: str | os.PathLike[str]) -> Iterator[Finding]:
 
 
 def connect(shown: str) -> sqlite3.Connection:
+    """Open a journal to be read, which is called *shown* in messages; raise what :func:`verify` does."""
     real = Path(os.path.realpath(shown))
     if not real.is_file():
         raise StoreError(f"there is no journal {shown!r}; check the path", path=shown)

@@ -23,6 +23,7 @@ from asyncflow.outcomes import Failure
 from asyncflow.states import RunState
 from asyncflow.stores.database import LendableConnection
 from asyncflow.stores.loan import end_loans, lent
+from asyncflow.stores.memory import listed
 
 FAULTS = ("write", "sync", "full")
 
@@ -251,6 +252,11 @@ class SimulatedJournal:
         if not made.done():
             made.set_result(record)
 
+    @property
+    def is_owner(self) -> bool:
+        """Whether the run may still be appended to by this journal."""
+        return self._file.owner is self
+
     async def records(self) -> list[Record]:
         """Return every record, in order, decoded."""
         return self._store.decoded(self._file)
@@ -261,7 +267,7 @@ class SimulatedJournal:
 
     async def release(self) -> None:
         """Give the run up, after everything appended lasts."""
-        if self._file.owner is not self:
+        if not self.is_owner:
             return
         if self._last is not None and not self._last.done():
             await asyncio.wait([self._last])
@@ -278,7 +284,7 @@ class SimulatedJournal:
     def _check(self) -> None:
         if self._error is not None:
             raise self._error
-        if self._file.owner is not self:
+        if not self.is_owner:
             raise RunOvertaken(
                 f"run {self.run_id!r} was given up by the engine that appends to it; resume it to go on",
                 run_id=self.run_id,
@@ -390,7 +396,7 @@ class SimulatedStore:
 
     async def beat(self) -> list[Request]:
         """Return what has been asked, since the last beat, of this store's runs."""
-        mine = {journal.run_id for journal in self._journals if self.disk.files[journal.run_id].owner is journal}
+        mine = {journal.run_id for journal in self._journals if journal.is_owner}
         asked = [request for request in self.disk.requests if request.run_id in mine]
         self.disk.requests = [request for request in self.disk.requests if request.run_id not in mine]
         return asked
@@ -409,17 +415,5 @@ class SimulatedStore:
 
 
 def _info(file: _File) -> RunInfo:
-    new = file.new
-    is_standing = file.owner is None and file.state in (RunState.RUNNING, RunState.REVERTING)
-    return RunInfo(
-        run_id=new.run_id,
-        flow=new.flow,
-        flow_ref=new.flow_ref,
-        plan=new.plan,
-        state=RunState.INTERRUPTED if is_standing else file.state,
-        durability=new.durability,
-        created=file.times[0],
-        updated=file.times[-1],
-        records=len(file.records),
-        owner=None if file.owner is None else "a simulated process",
-    )
+    owner = None if file.owner is None else "a simulated process"
+    return listed(file.new, file.state, file.times[0], file.times[-1], len(file.times), owner)

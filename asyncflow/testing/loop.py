@@ -40,8 +40,8 @@ class Crash(KeyboardInterrupt):
     """
 
 
-class _Selector(selectors.DefaultSelector):
-    """Never waits: where a loop would, its time is moved on."""
+class WaitlessSelector(selectors.DefaultSelector):
+    """Never waits: where a loop would, *pass_time* is called with the seconds, None for as long as it takes."""
 
     def __init__(self, pass_time: Callable[[float | None], None]) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class SeededLoop(asyncio.SelectorEventLoop):
         self._turns = 0
         self._appointments: list[tuple[int, Callable[[], object]]] = []
         self.steps = 0
-        super().__init__(_Selector(self._pass_time))
+        super().__init__(WaitlessSelector(self._pass_time))
         # Added to the time by asyncio to tell what is due; after a year, a nanosecond more is no more at all.
         self._clock_resolution = 1e-6
 

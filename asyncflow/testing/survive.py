@@ -5,6 +5,7 @@ Does my flow survive? Every crash, every cancel and many orders, tried on the us
 from __future__ import annotations
 
 import random
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, TypeVar
@@ -79,6 +80,7 @@ def survive(
         engine_options: For every :class:`~asyncflow.Engine`, such as ``resources`` or ``concurrency``.
 
     Raises:
+        DeclarationError, InputError: No engine would take this flow, or these inputs.
         DoesNotSurvive: A case fails. It names the smallest one found, how to repeat it, and what happened in it.
     """
     _check_plain(before=before, check=check)
@@ -111,11 +113,11 @@ def revert_survey(
     """
     Have the task at path *fail_at* fail for good, once its body is done, and see that everything is undone.
 
-    The run must end REVERTED, also if the process crashes on the way; *check* may look at what is left outside.
-    The rest is as for :func:`survive`.
+    The run must end REVERTED, also if the process crashes on the way; *check* may look at what is left outside, which
+    alone tells that a task should have had a revert. The rest is as for :func:`survive`.
 
     Raises:
-        DeclarationError: The flow has no such task.
+        DeclarationError: The flow has no such task; or none with a revert, and there is no *check*.
         DoesNotSurvive: Something was not undone.
     """
     plan = as_flow(flow).compile()
@@ -124,6 +126,10 @@ def revert_survey(
         raise DeclarationError(f"flow {plan.flow!r} has no task {fail_at!r} to fail at; it has {', '.join(paths)}")
     tasks = plan.tasks or ()
     body = tasks[plan.index(fail_at)].body
+    if check is None and all(task.undo is None for task in tasks):
+        raise DeclarationError(
+            f"flow {plan.flow!r} has no revert, so there is nothing to undo; say by check= what must be left outside"
+        )
 
     def is_undone(ending: Ending) -> None:
         hold(ending.state is RunState.REVERTED, f"task {fail_at!r} failed, and the run ended {ending.state.value}")
@@ -239,7 +245,9 @@ class _Trial:
             try:
                 ending = world.run()
                 self._look(world, case, ending)
-            except Exception as error:
+            except _complaints() as error:
+                if case == Case() and not world.has_begun:
+                    raise  # the engine takes no such flow, inputs or options, so there is nothing to survive
                 text = str(error) or "it says nothing more"
                 return f"{type(error).__name__}: {text}", world.timeline(), error
         if case == Case():
@@ -273,6 +281,12 @@ class _Trial:
                 f"undisturbed the run ends {ending.state.value} ({', '.join(ending.failures) or 'nothing'} failed); if "
                 "that is as it should be, say so by check=",
             )
+
+
+def _complaints() -> tuple[type[BaseException], ...]:
+    """Return what counts as a complaint: any Exception, and what ``pytest.fail()`` raises, which is none."""
+    pytest = sys.modules.get("pytest")
+    return (Exception,) if pytest is None else (Exception, pytest.fail.Exception)
 
 
 def _check_plain(**functions: Any) -> None:

@@ -154,7 +154,8 @@ class World:
     ) -> None:
         self.flow = as_flow(flow)
         self.plan: Plan = self.flow.compile()
-        self.inputs = dict(inputs or {})
+        # What has no names is for the engine to refuse.
+        self.inputs = dict(inputs) if isinstance(inputs, Mapping) else inputs
         self.case = case or Case()
         self.disk = Disk(self.case.seed, fault=self.case.fault)
         self.lives = 0
@@ -197,6 +198,11 @@ class World:
                 task.get_coro().close()
         self._dead.clear()
         self.disk.close()
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything of the run was ever recorded; else it was refused, or died too early."""
+        return RUN_ID in self.disk.files
 
     @property
     def journal(self) -> bytes:
@@ -270,7 +276,7 @@ class World:
 
     def timeline(self) -> str:
         """Return a line for each event of the run so far, with its virtual time in seconds."""
-        if RUN_ID not in self.disk.files:
+        if not self.has_begun:
             return "    nothing was recorded"
         lines: list[str] = []
         deaths = list(self.deaths)

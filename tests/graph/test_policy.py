@@ -91,6 +91,7 @@ def test_a_group_nested_deeper_than_the_stack_can_be_judged() -> None:
         (lambda: Fixed("1"), "the delay of af.Fixed is '1'"),  # type: ignore[arg-type]
         (lambda: Exponential(0), "the base of af.Exponential is 0; give seconds as a finite number, more than 0"),
         (lambda: Exponential(1, cap=math.inf), "the cap of af.Exponential is inf"),
+        (lambda: Fixed(10**400), "the delay of af.Fixed is 1000.*give seconds as a finite number"),
         (lambda: Exponential(2, cap=1), "the cap of af.Exponential is 1 and its base 2; swap them"),
         (lambda: Exponential(1, factor=0.5), "the factor of af.Exponential is 0.5; give 1 or more"),
         (lambda: Limit("", 5), r'the name of af.Limit is \'\'; give a string, as in af.Limit\("api", 5\)'),

@@ -20,6 +20,7 @@ from asyncflow.stores.memory import MemoryJournal, MemoryStore
 from tests.model import Model
 from tests.recovery import virtual
 from tests.recovery.flows import OUTLIVES, Built, World
+from tests.runtime.loops import LoopClock
 
 CANCEL_GRACE = 10.0
 
@@ -123,9 +124,7 @@ class Traveller:
         store = WatchedStore(watcher.appended)
         if prefix:
             await _lay_down(store, prefix)
-        engine = Engine(
-            store=store, clock=virtual.VirtualClock(), cancel_grace=CANCEL_GRACE, grace=1.0, **self.engine_options
-        )
+        engine = Engine(store=store, clock=LoopClock(), cancel_grace=CANCEL_GRACE, grace=1.0, **self.engine_options)
         supervisor.EVENTS_A_TURN = self.turn
         async with engine:
             watcher.engine = engine

@@ -3,28 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import selectors
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from asyncflow.testing.loop import MOST_TURNS, WaitlessSelector
+
 T = TypeVar("T")
-
-MOST_TURNS = 1_000_000
-"""A test that needs more has a loop that spins."""
-
-
-class _Selector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
-    """Never waits: where a loop would, its time is moved on."""
-
-    def __init__(self, pass_time: Callable[[float | None], None]) -> None:
-        super().__init__()
-        self._pass_time = pass_time
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        found = super().select(0)
-        if not found and (timeout is None or timeout > 0):
-            self._pass_time(timeout)
-        return found
 
 
 class SteppedLoop(asyncio.SelectorEventLoop):
@@ -39,7 +23,7 @@ class SteppedLoop(asyncio.SelectorEventLoop):
         self._now = 1_000_000.0
         self.owns_time = owns_time
         self._steps: list[tuple[int, Callable[[], object]]] = []
-        super().__init__(_Selector(self._pass_time) if owns_time else None)
+        super().__init__(WaitlessSelector(self._pass_time) if owns_time else None)
 
     def time(self) -> float:
         return self._now if self.owns_time else super().time()

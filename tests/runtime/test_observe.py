@@ -339,6 +339,12 @@ def nested_flow() -> Any:
     return af.linear("whole", af.unordered("part", work.named("a"), work.named("b")), work.named("party"))
 
 
+WHOLE_RUN = [
+    *(("r", path, "AttemptSucceeded") for path in ("part/a", "part/b", "party")),
+    ("r", "", "RunEnded"),
+]
+
+
 @pytest.mark.parametrize(
     ("wanted", "seen"),
     [
@@ -349,6 +355,7 @@ def nested_flow() -> Any:
             {"path": "part", "kinds": {"AttemptSucceeded"}},
             [(one, f"part/{task}", "AttemptSucceeded") for one in "rs" for task in "ab"],
         ),
+        ({"path": "", "run_id": "r", "kinds": ["RunEnded", "AttemptSucceeded"]}, WHOLE_RUN),
         ({"run_id": "t"}, []),
     ],
 )

@@ -14,20 +14,12 @@ import pytest
 import asyncflow as af
 from asyncflow import RunState
 from tests.runtime.loops import LoopClock, run, until
+from tests.stepping import up_to
 
 
 @af.task
 async def bad() -> None:
     raise ValueError("bad")
-
-
-async def up_to(due: str, engine: af.Engine, flow: Any) -> None:
-    """Run *flow* as run ``r`` in steps until *due* is due, and leave it there."""
-    steps = engine.steps(flow, run_id="r")
-    async for step in steps:
-        if due in step.due:
-            break
-    await steps.aclose()
 
 
 @pytest.mark.parametrize("stopped_by", ["cancel", "deadline", "its flow's timeout"])
@@ -74,7 +66,7 @@ def test_a_failure_counts_although_its_task_is_gone(tmp_path: Path) -> None:
 
     async def main() -> None:
         async with af.Engine(tmp_path / "runs.db") as engine:
-            await up_to("-kept", engine, af.linear("f", kept, bad))
+            await up_to(engine, af.linear("f", kept, bad), "-kept")
             kept_only = af.linear("f", kept.with_options(name="kept"))
             for _ in range(2):  # the second time the run has ended
                 with pytest.raises(af.RunFailed, match="failed in 'bad'") as failed:
@@ -113,7 +105,7 @@ def test_a_controller_hears_of_a_failure_whose_task_is_gone() -> None:
 
     async def main() -> None:
         async with af.Engine() as engine:
-            await up_to("?f", engine, af.linear("o", af.linear("f", good, bad, retry=Listens())))
+            await up_to(engine, af.linear("o", af.linear("f", good, bad, retry=Listens())), "?f")
             await engine.resume("r", af.linear("o", af.linear("f", good, retry=Listens())))
 
     run(main)
@@ -132,7 +124,7 @@ def test_a_flow_that_is_undone_cannot_lose_its_name() -> None:
     async def main() -> None:
         async with af.Engine() as engine:
             inner = af.linear("inner", done, bad, retry=af.Times(2))
-            await up_to("-inner/done", engine, af.linear("outer", inner))
+            await up_to(engine, af.linear("outer", inner), "-inner/done")
             renamed = af.linear("other", done, bad, retry=af.Times(2))
             with pytest.raises(af.PlanChanged, match="inner/done: is gone, and is still to be reverted"):
                 await engine.resume("r", af.linear("outer", renamed))
@@ -372,7 +364,7 @@ def test_a_flow_that_has_settled_is_not_asked_when_its_value_is_made_again(tmp_p
     async def main() -> None:
         flow = af.linear("f", af.linear("inner", made, retry=Asked()), reads, last)
         async with af.Engine(tmp_path / "runs.db") as engine:
-            await up_to("last", engine, flow)
+            await up_to(engine, flow, "last")
         async with af.Engine(tmp_path / "runs.db") as engine:
             with pytest.raises(af.RunFailed) as failed:
                 await engine.resume("r", flow)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import asyncflow as af
+from asyncflow.stores.doctor import _kind_among
 from asyncflow.stores.seal import seal_record
 
 
@@ -122,6 +123,20 @@ def test_what_is_no_journal_is_refused(tmp_path: Path) -> None:
             list(af.verify(tmp_path / name))
     with pytest.raises(af.StoreError, match="there is no journal"):
         list(af.verify(tmp_path / "none.db"))
+
+
+@pytest.mark.parametrize(
+    ("folder", "kind"),
+    [("/", "ext4"), ("/mnt/büro daten/runs", "nfs4"), ("/mnt/büro", "ext4"), ("/mnt/back\\slash/x", "cifs")],
+)
+def test_the_doctor_knows_the_file_system_of_a_folder(folder: str, kind: str) -> None:
+    """A share is told by its mount, whatever letters its path has."""
+    mounts = [
+        "/dev/sda1 / ext4 rw 0 0",
+        r"server:/daten /mnt/büro\040daten nfs4 rw 0 0",
+        r"//server/x /mnt/back\134slash cifs rw 0 0",
+    ]
+    assert _kind_among(mounts, Path(folder)) == kind
 
 
 def test_the_doctor_names_a_dead_owner_and_changes_nothing(tmp_path: Path) -> None:

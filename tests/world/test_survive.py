@@ -151,6 +151,37 @@ def test_a_flow_that_can_only_fail_does_not_survive_without_a_word() -> None:
     assert survive(af.linear("f", broken), {"n": 1}, seeds=1, check=lambda ending: None).undisturbed.failures
 
 
+def test_a_call_that_no_engine_would_take_is_no_case() -> None:
+    """What is wrong is the test, and to be told that the flow does not survive would send its author astray."""
+    with pytest.raises(af.InputError, match="neither requires nor provides input 'm'"):
+        survive(shop, {"m": 2})
+    with pytest.raises(af.InputError, match="the inputs of flow 'shop' are 3, which has no names"):
+        survive(shop, 3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="concurency"):
+        survive(shop, {"n": 2}, concurency=1)
+    with pytest.raises(DeclarationError, match="42"):
+        survive(42, {"n": 2})  # type: ignore[arg-type]
+
+
+def test_a_flow_without_reverts_is_not_undone_by_doing_nothing() -> None:
+    """It would always pass, and prove nothing."""
+    flow = af.linear("f", make)
+    with pytest.raises(DeclarationError, match=r"flow 'f' has no revert, so there is nothing to undo; say by check="):
+        revert_survey(flow, {"n": 1}, fail_at="make")
+    assert revert_survey(flow, {"n": 1}, fail_at="make", check=lambda ending: None, seeds=1).cases > 1
+
+
+def test_what_pytest_fails_by_is_reported_with_its_case() -> None:
+    """It is no Exception, and without its case nobody could repeat it."""
+
+    def no(ending: object) -> None:
+        pytest.fail("not like this")
+
+    with pytest.raises(DoesNotSurvive, match="Failed: not like this") as found:
+        survive(shop, {"n": 1}, seeds=1, check=no)
+    assert found.value.case == Case()
+
+
 def test_a_check_that_nobody_would_hear_is_refused() -> None:
     """One that is async is never awaited; one that returns False has said no."""
 

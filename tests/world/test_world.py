@@ -18,7 +18,7 @@ from asyncflow.graph.flow import Flow
 from asyncflow.graph.pattern import graph, linear, unordered
 from asyncflow.graph.policy import Exponential, Retry
 from asyncflow.graph.task import Task
-from asyncflow.testing import Case, Deadlock, Ending, World, check_invariants
+from asyncflow.testing import Case, Deadlock, Disk, Ending, World, WorldEngine, check_invariants, run_virtual
 from tests.nested.trees import chance
 
 ROOT = Path(__file__).parent.parent.parent
@@ -232,3 +232,18 @@ def test_seeds_take_ready_tasks_in_different_orders() -> None:
         ending_of(unordered("all", *(Noting(name=name) for name in "abc")), Case(seed))
         orders.add(tuple(order))
     assert len(orders) > 3
+
+
+def test_a_disk_forgets_a_run_that_is_purged() -> None:
+    """A store that had the run goes on beating."""
+    disk = Disk()
+
+    async def main() -> None:
+        async with WorldEngine(disk) as engine:
+            await engine.run(slow_pair(), run_id="r")
+            await asyncio.sleep(1)
+            assert await engine.purge(older_than=0) == ["r"] and await engine.runs() == []
+            assert await engine._store.beat() == []
+
+    run_virtual(main())
+    disk.close()
