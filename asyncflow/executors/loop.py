@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import sys
+import time
 from collections.abc import Callable, Coroutine
 from contextvars import Context as ContextVars
 from typing import Any
@@ -65,7 +66,9 @@ class LoopExecutor:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self.now = self._loop.time
+        # What the stock loop's method calls, in a third of the time; a loop with a clock of its own is asked for it.
+        is_stock = type(self._loop).time is asyncio.BaseEventLoop.time
+        self.now: Callable[[], float] = time.monotonic if is_stock else self._loop.time
         self.begin: BeginCoroutine | None = None
         if sys.version_info >= (3, 12):
             self.begin = functools.partial(asyncio.Task, loop=self._loop, eager_start=True)

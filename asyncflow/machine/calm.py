@@ -68,14 +68,14 @@ class Calm(Ledger):
         return bool(self.bodies or self.line or self.ready)
 
     def stride(
-        self, page: list[m.Event], answer: list[Any], interruption: Sized, is_time: Callable[[], bool]
+        self, page: list[m.Event], answer: list[Any], interruption: Sized, now: Callable[[], float], until: float
     ) -> Iterator[int]:
         """
         Yield what :meth:`starts` would return, each task to be performed before the next is asked for. *answer* then
         has its value, UNDER_WAY or NOT_STARTED. Both events of each are added to *page*, the first before it is
         yielded.
 
-        Ends where nothing is ready, and where *is_time*, which is asked now and then. What was ready at one moment is
+        Ends where nothing is ready, and where it is past *until* by *now*, which is asked now and then. What was ready at one moment is
         started whatever becomes of the others, as a turn would; the rest in the next stride, before any message is
         taken. Only then *interruption*, if it has something in it, ends this too.
 
@@ -134,7 +134,7 @@ class Calm(Ledger):
                                 ready.append(after)
                             else:
                                 self._settle(after)
-                if not done % STARTS_BETWEEN_LOOKS and is_time():
+                if not done % STARTS_BETWEEN_LOOKS and now() > until:
                     return
         finally:
             self._starts = starts

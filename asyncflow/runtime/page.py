@@ -18,17 +18,17 @@ class Page:
     Events of a calm run that follow each other at once and share one record.
 
     An event is on record as soon as it is among ``events``, which is None while no page is open. All of them happened
-    at the time when the page was opened.
+    at the time when the page was opened. It is full at ``until``, by the loop's clock.
     """
 
-    __slots__ = ("_at", "_clock", "_journal", "_loop", "_machine", "_until", "events")
+    __slots__ = ("_at", "_clock", "_journal", "_loop", "_machine", "events", "until")
 
     def __init__(self, machine: RunMachine, journal: Journal, clock: Clock, loop: asyncio.AbstractEventLoop) -> None:
         self._machine = machine
         self._journal = journal
         self._clock = clock
         self._loop = loop
-        self._at = self._until = 0.0
+        self._at = self.until = 0.0
         self.events: list[m.Event] | None = None
 
     def open(self) -> list[m.Event]:
@@ -40,11 +40,11 @@ class Page:
 
     def keep_open(self, at: float, events: list[m.Event]) -> None:
         """Go on with the record that was appended last, of *events* at *at*."""
-        self._at, self.events, self._until = at, events, self._loop.time() + MOST_SECONDS
+        self._at, self.events, self.until = at, events, self._loop.time() + MOST_SECONDS
 
     def is_full(self) -> bool:
         """Whether the next event belongs on another page."""
-        return self.events is None or len(self.events) >= MOST_EVENTS or self._loop.time() > self._until
+        return self.events is None or len(self.events) >= MOST_EVENTS or self._loop.time() > self.until
 
     def close(self) -> None:
         """Let nothing more be added."""

@@ -23,11 +23,9 @@ from asyncflow.runtime.desk import Desk
 _NO_KEYWORDS: Mapping[str, Any] = {}
 
 
-def sprint(
-    desk: Desk, actors: dict[int, Actor], loop: CoroutineExecutor, page: list[m.Event], is_time: Callable[[], bool]
-) -> None:
+def sprint(desk: Desk, actors: dict[int, Actor], loop: CoroutineExecutor, page: list[m.Event], until: float) -> None:
     """
-    Perform tasks that are ready until *is_time* to look up, and put what happens on *page*.
+    Perform tasks that are ready until *until*, by the loop's clock, and put what happens on *page*.
 
     *actors* are those whose body has not ended; a body that waits makes its actor one of them. *loop* runs coroutine
     functions.
@@ -37,7 +35,7 @@ def sprint(
     executions, shadows = machine.executions, desk.values.shadows
     assert tasks is not None
     answer: list[Any] = [UNDER_WAY]
-    for task in machine.stride(page, answer, desk.inbox, is_time):
+    for task in machine.stride(page, answer, desk.inbox, loop.now, until):
         binding, kwargs = bindings[task], _NO_KEYWORDS
         before = binding.outputs
         if before is not None and not shadows:

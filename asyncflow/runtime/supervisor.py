@@ -30,6 +30,7 @@ from asyncflow.runtime.large import LargeValues
 from asyncflow.runtime.observe import Announcer, Narrator
 from asyncflow.runtime.page import Page
 from asyncflow.runtime.permits import Pool
+from asyncflow.runtime.riders import Riders
 from asyncflow.runtime.sprint import sprint
 from asyncflow.runtime.stepper import Stepper
 from asyncflow.runtime.transactions import MakeEvent, Settle, Transactions
@@ -103,9 +104,7 @@ class Supervisor:
         self._events: list[m.Event] = []
         self.orders: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._page = Page(machine, journal, clock, self._loop)  # never opened where records cannot grow
-        self._riders: list[m.Event] = []  # progress and the like: they go with the next record
-        # By task: which body it was, when (by the loop's clock), and what it told.
-        self._last_progress: dict[int, tuple[object, float, float]] = {}
+        self._riders = Riders(machine, self._loop)
         self.large = LargeValues(machine, self.values, journal)
         self._transactions = Transactions(journal, clock, self.large)
         self._dispatcher = Dispatcher(self, pools)
@@ -201,21 +200,8 @@ class Supervisor:
             return
         if self._is_over:
             return  # by a body that was left behind
-        if isinstance(event, m.Progressed) and self._is_too_soon(event):
-            return
-        self._riders.append(event)
-        if self._announcer:
+        if self._riders.add(event) and self._announcer:
             self._announcer.publish(self._narrator.aside(self.clock.now(), event))
-
-    def _is_too_soon(self, event: m.Progressed) -> bool:
-        """Whether progress was told less than a second before in the same attempt; the end, once, is never too soon."""
-        machine, task, now = self.machine, event.task, self._loop.time()
-        body = (machine.executions.get(task), machine.attempts[task], machine.revert_attempts.get(task))
-        last = self._last_progress.get(task)
-        if last is not None and last[0] == body and now - last[1] < 1.0 and (event.fraction < 1.0 or last[2] == 1.0):
-            return True
-        self._last_progress[task] = (body, now, event.fraction)
-        return False
 
     def commit(self, make: MakeEvent, settle: Settle) -> None:
         """Have *make* called in the commit that records the event which it returns; *settle* is told what undid it."""
@@ -376,13 +362,10 @@ class Supervisor:
             return
         page = self._page.events if self._page.events is not None else self._page.open()
         before = len(page)
-        sprint(self, self._dispatcher.actors, loop, page, self._is_to_look_up)
+        sprint(self, self._dispatcher.actors, loop, page, min(self._rest_at, self._page.until))
         self._narrator.number += len(page) - before
         if self.on_record:
             self._tell_those_who_wait(page[before:])
-
-    def _is_to_look_up(self) -> bool:
-        return self._page.is_full() or self._loop.time() > self._rest_at
 
     def _drain(self) -> None:
         machine = self.machine
@@ -452,7 +435,7 @@ class Supervisor:
         """Put this turn's events on record; return what waits until that is durable, or None where it is already."""
         page = self._page.events
         if page is not None:
-            if self.machine.is_calm and not self._riders:
+            if self.machine.is_calm and not self._riders.waiting:
                 page.extend(self._events)
                 self._tell_those_who_wait(self._events)
                 self._narrator.number += len(self._events)
@@ -460,7 +443,7 @@ class Supervisor:
                 return None
             self._page.close()
         events, self._events = self._events, []
-        riders, self._riders = self._riders, []
+        riders = self._riders.take()
         whole = events + riders if riders else events
         blobs = self.large.blobs_of(whole) if self.keeps_bytes else _NO_BLOBS
         at = self.clock.now()
