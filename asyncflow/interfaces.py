@@ -83,11 +83,14 @@ class Journal(Protocol):
     One run's journal, in the hands of the one engine that owns the run.
 
     ``grows`` says that it keeps a record itself: what the list of events of the last one is given later is on record
-    with that.
+    with that. ``lags`` says that this run's durability lets it go ahead of its records by some milliseconds.
     """
 
     run_id: str
     grows: bool
+
+    @property
+    def lags(self) -> bool: ...
 
     @property
     def declared(self) -> Any:

@@ -69,7 +69,7 @@ class Task(Declared):
         gives: The names under which its value is known.
         promises: Whether ``missing_element`` has anything to check.
         plain: Its executor, "loop" or "inline", where to call it is all there is to do, without a time limit or a look
-            at what it returned; else "".
+            at what it returned; "context" where it is to be called with that; else "".
         condition: What decides whether it runs, made of ``when`` and ``depth``; or None.
         is_named: Whether somebody chose the name for this very task, so that a second call is a duplicate.
     """
@@ -234,7 +234,7 @@ class Task(Declared):
         put("gives", given_by(self.provides, what))
         put("promises", any(key is not WHOLE for _, key in self.gives))
         is_plain = executor in ("loop", "inline") and self.timeout is None and not self.promises
-        put("plain", executor if is_plain else "")
+        put("plain", "" if not is_plain else "context" if signature.wants_context else executor)
         # A function that is a class attribute would come out of getattr as a method.
         put("condition", check_condition(inspect.getattr_static(self, "when"), self.depth, what))
         self._fill_undo(undo)

@@ -75,9 +75,9 @@ class Calm(Ledger):
         has its value, UNDER_WAY or NOT_STARTED. Both events of each are added to *page*, the first before it is
         yielded.
 
-        Ends where nothing is ready, and where it is past *until* by *now*, which is asked now and then. What was ready at one moment is
-        started whatever becomes of the others, as a turn would; the rest in the next stride, before any message is
-        taken. Only then *interruption*, if it has something in it, ends this too.
+        Ends where nothing is ready, and where it is past *until* by *now*, which is asked now and then. What was ready
+        at one moment is started whatever becomes of the others, as in a turn: what is left of it comes first in the
+        next stride, before any message is taken. Only behind it *interruption*, if it has something in it, ends this.
 
         A generator keeps its place and its names, so this takes half as long as two calls of ``apply``.
         """

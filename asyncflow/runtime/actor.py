@@ -117,7 +117,7 @@ class Actor:
     _grace: Timer | None = None
 
     def __init__(self, home: Home, task: int, declared: Task, attempt: int = 0) -> None:
-        self._home = home
+        self.home = home
         self.task = task
         self.declared = declared
         self.attempt = attempt
@@ -125,12 +125,12 @@ class Actor:
     @property
     def run_id(self) -> str:
         """The run's id."""
-        return self._home.run_id
+        return self.home.run_id
 
     @property
     def path(self) -> str:
         """The task's path."""
-        return self._home.machine.plan.path(self.task)
+        return self.home.machine.plan.path(self.task)
 
     @property
     def idempotency_key(self) -> str:
@@ -140,7 +140,7 @@ class Actor:
     @property
     def deadline(self) -> float | None:
         """The nearest of the attempt's own limit and all around it; a revert has its own alone."""
-        around, own = None if self.is_undoing else self._home.deadline_of(self.task), self._own_deadline
+        around, own = None if self.is_undoing else self.home.deadline_of(self.task), self._own_deadline
         if around is None or own is None:
             return own if around is None else around
         return min(around, own)
@@ -157,11 +157,11 @@ class Actor:
 
     def progress(self, fraction: float, message: str) -> None:
         """Pass progress on to observers."""
-        self._home.tell(m.Progressed(self.task, fraction, message))
+        self.home.tell(m.Progressed(self.task, fraction, message))
 
     def emit(self, name: str, data: dict[str, Any]) -> None:
         """Pass something on to observers."""
-        self._home.tell(m.Emitted(self.task, name, self._home.codec.seal(data) if self._home.keeps_bytes else data))
+        self.home.tell(m.Emitted(self.task, name, self.home.codec.seal(data) if self.home.keeps_bytes else data))
 
     def transact(self, transaction: Transaction) -> None:
         """Keep *transaction*, which the body is to return; from any thread."""
@@ -195,7 +195,7 @@ class Actor:
 
     def revert(self, attempt: int, kwargs: Mapping[str, Any]) -> None:
         """Undo the task. No cancel reaches a revert, only its own timeout."""
-        declared, home = self.declared, self._home
+        declared, home = self.declared, self.home
         if self._is_lingering:
             # Left alone for as long as a revert may take; a body that is still there then is never undone.
             self._limit = home.clock.call_later(declared.revert_timeout, self._never_gone)
@@ -223,12 +223,12 @@ class Actor:
         if work is None or self._order is not None or (self.is_undoing and cause != "suspend"):
             return
         self._order = cause
-        grace = self._home.cancel_grace
+        grace = self.home.cancel_grace
         if work.can_stop:
-            self._grace = self._home.clock.call_later(grace, self._abandon)
+            self._grace = self.home.clock.call_later(grace, self._abandon)
             work.stop()
         elif cause == "cancel":
-            self._grace = self._home.clock.call_later(grace, self._abandon)
+            self._grace = self.home.clock.call_later(grace, self._abandon)
         else:
             # A thread cannot be stopped: it has had its time, or its grace.
             self._abandon()
@@ -244,7 +244,7 @@ class Actor:
         wants_context: bool,
         handle: Callable[[Any, BaseException | None], None],
     ) -> None:
-        home, context = self._home, self.contextvars()
+        home, context = self.home, self.contextvars()
         if wants_context:
             args.insert(0, Context(self))
         self._handle, self._transaction = handle, None
@@ -259,7 +259,7 @@ class Actor:
 
     def contextvars(self) -> ContextVars:
         """Return what a body of this actor runs in."""
-        context = self._home.context.copy()
+        context = self.home.context.copy()
         context.run(running.set, self)
         return context
 
@@ -284,27 +284,27 @@ class Actor:
         elif handle is not None:
             handle(value, error)
         if self._inbox:
-            self._home.returns(self)
+            self.home.returns(self)
             self._inbox.popleft()()
         elif self.work is None and not self._is_lingering and self._settling is None:
-            self._home.gone(self)
+            self.home.gone(self)
 
     def _attempt_ended(self, value: Any, error: BaseException | None) -> None:
         if error is None:
             if (
-                self._home.keeps_bytes
+                self.home.keeps_bytes
                 or self.declared.promises
                 or self._transaction is not None
                 or (type(value) is Transaction)
             ):
                 self._succeed(value, self._attempt_ended)
             else:
-                self._home.report(m.AttemptSucceeded(self.task, value))
-        elif isinstance(error, asyncio.CancelledError) and (self._order is not None or self._home.is_going_down()):
+                self.home.report(m.AttemptSucceeded(self.task, value))
+        elif isinstance(error, asyncio.CancelledError) and (self._order is not None or self.home.is_going_down()):
             self._gave_way(abandoned=False)
         elif isinstance(error, (KeyboardInterrupt, SystemExit)):
-            self._home.report(m.AttemptLost(self.task, "suspend"))
-            self._home.interrupted(error)
+            self.home.report(m.AttemptLost(self.task, "suspend"))
+            self.home.interrupted(error)
         else:
             self._fail(error)
 
@@ -317,11 +317,11 @@ class Actor:
         except (MissingElement, UnkeepableValue) as error:
             self._fail(error)
         else:
-            self._home.report(success)
+            self.home.report(success)
 
     def _success(self, value: Any) -> m.AttemptSucceeded:
         """Return the event that keeps *value*, or raise MissingElement or UnkeepableValue; from any thread."""
-        declared, home = self.declared, self._home
+        declared, home = self.declared, self.home
         if declared.promises and (missing := declared.missing_element(value)) is not None:
             found = f"{type(value).__name__} of {len(value)}" if hasattr(value, "__len__") else type(value).__name__
             raise MissingElement(
@@ -343,17 +343,17 @@ class Actor:
         if retriable is None:
             retry = self.declared.retry
             retriable = retry is not None and not isinstance(error, _NEVER_RETRIED) and retry.matches(error)
-        self._home.report(m.AttemptFailed(self.task, Failure(error), retriable))
+        self.home.report(m.AttemptFailed(self.task, Failure(error), retriable))
 
     def _gave_way(self, *, abandoned: bool) -> None:
         if self._order == "timeout":
             retry = self.declared.retry
             retriable = retry is not None and retry.matches(TaskTimedOut("timed out"))
-            self._home.report(m.AttemptTimedOut(self.task, retriable, abandoned))
+            self.home.report(m.AttemptTimedOut(self.task, retriable, abandoned))
         elif self._order == "cancel":
-            self._home.report(m.AttemptCancelled(self.task, abandoned))
+            self.home.report(m.AttemptCancelled(self.task, abandoned))
         else:
-            self._home.report(m.AttemptLost(self.task, "suspend"))
+            self.home.report(m.AttemptLost(self.task, "suspend"))
 
     def _reconciled(self, value: Any, error: BaseException | None) -> None:
         if isinstance(error, Exception):
@@ -362,11 +362,11 @@ class Actor:
         elif error is not None:
             self._attempt_ended(None, error)
         elif value is None:
-            self._home.report(m.AttemptLost(self.task, "reconciled"))
+            self.home.report(m.AttemptLost(self.task, "reconciled"))
         elif isinstance(value, Failure):
             self._fail(value.exception)
         elif isinstance(value, (Cancelled, TimedOut)):
-            self._home.report(m.AttemptTimedOut(self.task, False))
+            self.home.report(m.AttemptTimedOut(self.task, False))
         elif isinstance(value, Success):
             self._succeed(value.value, self._reconciled)
         else:
@@ -377,7 +377,7 @@ class Actor:
             self._fail(TypeError(text), retriable=False)
 
     def _revert_ended(self, value: Any, error: BaseException | None) -> None:
-        home, declared = self._home, self.declared
+        home, declared = self.home, self.declared
         if error is None:
             if self.is_transacting(value):
                 self._commit(value, self._undone, self._revert_ended)
@@ -404,7 +404,7 @@ class Actor:
 
     def _undone(self, value: Any) -> m.RevertSucceeded:
         """Return the event that keeps what a revert returned, as far as it can be kept; from any thread."""
-        home = self._home
+        home = self.home
         if home.keeps_bytes:
             try:
                 value = home.codec.seal(value)
@@ -426,7 +426,7 @@ class Actor:
             return
         assert transaction is not None
         self._settling = handle
-        self._home.commit(lambda connection: event_of(transaction(connection)), self._settle)
+        self.home.commit(lambda connection: event_of(transaction(connection)), self._settle)
 
     def _settle(self, error: BaseException | None) -> None:
         """Take note that the transaction has been committed, or that *error* has undone it."""
@@ -434,12 +434,12 @@ class Actor:
         if error is not None:
             assert handle is not None
             handle(None, error)
-        self._home.gone(self)
+        self.home.gone(self)
 
     # --- Time ---------------------------------------------------------------------------------------------------------
 
     def _limit_to(self, seconds: float) -> None:
-        clock = self._home.clock
+        clock = self.home.clock
         self._own_deadline = clock.now() + seconds
         self._limit = clock.call_later(seconds, self._limit_passed)
 
@@ -451,13 +451,13 @@ class Actor:
             self._stop_revert()
         else:
             # The machine answers with a Cancel: the order is journaled before it reaches the body.
-            self._home.report(m.TimeLimitPassed(self.task))
+            self.home.report(m.TimeLimitPassed(self.task))
 
     def _stop_revert(self) -> None:
         assert self.work is not None
         self._order = "timeout"
         if self.work.can_stop:
-            self._grace = self._home.clock.call_later(self._home.cancel_grace, self._abandon)
+            self._grace = self.home.clock.call_later(self.home.cancel_grace, self._abandon)
             self.work.stop()
         else:
             self._abandon()
@@ -471,16 +471,16 @@ class Actor:
         if not self.is_undoing:
             self._gave_way(abandoned=True)
         elif self._order == "suspend":
-            self._home.report(m.AttemptLost(self.task, "suspend"))
+            self.home.report(m.AttemptLost(self.task, "suspend"))
         else:
             text = f"the revert of task {self.path!r} went on after its {self.declared.revert_timeout} s were over"
-            self._home.report(m.RevertFailed(self.task, Failure(AttemptAbandoned(text)), False))
-        self._home.lingers(self)
+            self.home.report(m.RevertFailed(self.task, Failure(AttemptAbandoned(text)), False))
+        self.home.lingers(self)
 
     def _never_gone(self) -> None:
         text = f"task {self.path!r} was told to stop and is still running, so it cannot be undone"
         self._inbox = None
-        self._home.report(m.RevertFailed(self.task, Failure(AttemptAbandoned(text)), False))
+        self.home.report(m.RevertFailed(self.task, Failure(AttemptAbandoned(text)), False))
 
     def _hold(self, command: Callable[[], None]) -> None:
         if self._inbox is None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sized
 from typing import Any, Protocol
 
 from asyncflow import messages as m
+from asyncflow.interfaces import CoroutineExecutor
 from asyncflow.runtime.actor import Home
 from asyncflow.runtime.large import LargeValues
 from asyncflow.runtime.values import RunValues
@@ -17,6 +18,7 @@ class Desk(Home, Protocol):
 
     values: RunValues
     large: LargeValues
+    loop_executor: CoroutineExecutor | None
     orders: deque[tuple[Callable[..., None], tuple[Any, ...]]]
     """What :meth:`order` adds to, with its arguments."""
 

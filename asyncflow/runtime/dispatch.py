@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from asyncflow import messages as m
 from asyncflow.errors import CodecError, InputUnavailable, StoreError
 from asyncflow.graph.inputs import NoValue
+from asyncflow.machine.calm import UNDER_WAY
 from asyncflow.machine.ledger import NO_VALUE
 from asyncflow.outcomes import Cancelled, Failure, Outcome, Success
 from asyncflow.runtime import permits
@@ -17,6 +18,7 @@ from asyncflow.runtime.actor import Actor
 from asyncflow.runtime.desk import Desk
 from asyncflow.runtime.permits import ENGINE, THREADS, Claim, Pool
 from asyncflow.runtime.questions import Questions
+from asyncflow.runtime.sprint import call_body
 from asyncflow.states import RunState
 
 log = logging.getLogger("asyncflow.run")
@@ -64,32 +66,31 @@ class Dispatcher:
         """
         Have the bodies of *tasks* called, of which none needs a permit or waits for a time.
 
-        The same as answering a Start for each, in about half the time where a task's arguments are whole values of
-        other tasks, which are at hand.
+        The same as answering a Start for each; about half of that where all its arguments are values of other tasks.
         """
         machine, desk, call = self._machine, self._desk, self._call
         bindings, attempts, orders = machine.plan.bindings, machine.attempts, desk.orders
-        values = desk.values.at_hand()
+        values, large = desk.values, desk.large
         for task in tasks:
             before, attempt = bindings[task].outputs, attempts[task] + 1
-            if before is None or values is None or task in self.actors:
+            if before is None or values.shadows or task in self.actors or (desk.keeps_bytes and large.missing(before)):
                 self._begin(task, attempt, None)
                 continue
-            args = [values[one] for one in before]
+            args = [values.value(one) for one in before]
             desk.take(m.AttemptStarted(task, attempt))
             orders.append((call, (task, attempt, args)))
 
     def _call(self, task: int, attempt: int, args: list[Any]) -> None:
         """Call a body. Nobody but an actor whose body goes on has to be known."""
-        machine = self._machine
-        plan = machine.plan
-        assert plan.tasks is not None
-        actor = Actor(self._desk, task, plan.tasks[task])
-        if machine.executions:
+        machine, desk = self._machine, self._desk
+        assert machine.plan.tasks is not None
+        actor = Actor(desk, task, machine.plan.tasks[task], attempt)
+        if machine.executions or machine.lost:
             actor.execution = machine.executions.get(task, 0) + 1
-        actor.start(attempt, args, _NO_KEYWORDS, False)
-        if actor.work is not None:
-            self.actors[task] = actor
+            actor.recovered = bool(machine.lost.get(task))
+        value = call_body(actor, self.actors, desk.loop_executor, args, _NO_KEYWORDS)
+        if value is not UNDER_WAY:
+            desk.report(m.AttemptSucceeded(task, value))
 
     def serve(self) -> None:
         """

@@ -17,18 +17,18 @@ class Page:
     """
     Events of a calm run that follow each other at once and share one record.
 
-    An event is on record as soon as it is among ``events``, which is None while no page is open. All of them happened
-    at the time when the page was opened. It is full at ``until``, by the loop's clock.
+    An event is on record as soon as it is among ``events``, which is None while no page is open. All of them count
+    as having happened ``at`` the time when it was opened, POSIX seconds. It is full at ``until``, by the loop's clock.
     """
 
-    __slots__ = ("_at", "_clock", "_journal", "_loop", "_machine", "events", "until")
+    __slots__ = ("_clock", "_journal", "_loop", "_machine", "at", "events", "until")
 
     def __init__(self, machine: RunMachine, journal: Journal, clock: Clock, loop: asyncio.AbstractEventLoop) -> None:
         self._machine = machine
         self._journal = journal
         self._clock = clock
         self._loop = loop
-        self._at = self.until = 0.0
+        self.at = self.until = 0.0
         self.events: list[m.Event] | None = None
 
     def open(self) -> list[m.Event]:
@@ -40,7 +40,7 @@ class Page:
 
     def keep_open(self, at: float, events: list[m.Event]) -> None:
         """Go on with the record that was appended last, of *events* at *at*."""
-        self._at, self.events, self.until = at, events, self._loop.time() + MOST_SECONDS
+        self.at, self.events, self.until = at, events, self._loop.time() + MOST_SECONDS
 
     def is_full(self) -> bool:
         """Whether the next event belongs on another page."""
@@ -50,7 +50,7 @@ class Page:
         """Let nothing more be added."""
         if self.events is not None:
             self.events = None
-            self._machine.mark(self._at)
+            self._machine.mark(self.at)
 
     def __repr__(self) -> str:
         return f"<Page: {'closed' if self.events is None else f'{len(self.events)} events'}>"

@@ -28,7 +28,7 @@ from asyncflow.runtime.dispatch import Dispatcher
 from asyncflow.runtime.inbox import Inbox
 from asyncflow.runtime.large import LargeValues
 from asyncflow.runtime.observe import Announcer, Narrator
-from asyncflow.runtime.page import Page
+from asyncflow.runtime.page import MOST_SECONDS, Page
 from asyncflow.runtime.permits import Pool
 from asyncflow.runtime.riders import Riders
 from asyncflow.runtime.sprint import sprint
@@ -42,9 +42,6 @@ log = logging.getLogger("asyncflow.run")
 EVENTS_A_TURN = 1_000
 SECONDS_A_TURN = 0.004
 """A turn is cut here, so that a wide flow of tiny tasks never starves the application."""
-
-
-_NO_BLOBS: Mapping[str, bytes] = {}
 
 
 class _Note:
@@ -108,11 +105,9 @@ class Supervisor:
         self.large = LargeValues(machine, self.values, journal)
         self._transactions = Transactions(journal, clock, self.large)
         self._dispatcher = Dispatcher(self, pools)
+        # None where somebody has put something between a body and its asyncio task.
         on_loop = executor("loop")
-        # Where a record can grow and nobody has put anything between a body and its asyncio task.
-        self._loop_executor: CoroutineExecutor | None = None
-        if journal.grows and hasattr(on_loop, "going_on"):
-            self._loop_executor = cast("CoroutineExecutor", on_loop)
+        self.loop_executor = cast("CoroutineExecutor", on_loop) if hasattr(on_loop, "going_on") else None
         # What actors call when their body is gone, or left behind.
         self.gone, self.lingers = self._dispatcher.gone, self._dispatcher.lingers
         self.returns = self._dispatcher.returns
@@ -339,8 +334,8 @@ class Supervisor:
         if not (machine.line and machine.is_calm):  # what is in hand comes before what has come in
             self._drain()
         if machine.is_calm and self.stepper is None and not dispatcher.has_limits and machine.is_busy():
-            if self._loop_executor is not None and not self._announcer:
-                self._sprint(self._loop_executor)
+            if self.loop_executor is not None and (self._journal.grows or self._journal.lags):
+                self._sprint(self.loop_executor)
             else:
                 dispatcher.begin(machine.starts(EVENTS_A_TURN))
             if machine.is_calm:  # else an input could not be read
@@ -355,17 +350,18 @@ class Supervisor:
         return bool(commands)
 
     def _sprint(self, loop: CoroutineExecutor) -> None:
-        """Perform some of what is ready in one go; each event is on record as soon as it is on the page."""
+        """Perform some of what is ready in one go, ahead of its record where that may lag, else on it."""
+        actors, until = self._dispatcher.actors, min(self._rest_at, self._loop.time() + MOST_SECONDS)
+        if self._journal.lags:
+            sprint(self, actors, loop, self._events, until)
+            return
         if self._events:
             self._append()
-        if not self.machine.has_starts():
-            return
-        page = self._page.events if self._page.events is not None else self._page.open()
-        before = len(page)
-        sprint(self, self._dispatcher.actors, loop, page, min(self._rest_at, self._page.until))
-        self._narrator.number += len(page) - before
-        if self.on_record:
-            self._tell_those_who_wait(page[before:])
+        if self.machine.has_starts():
+            page = self._page.events if self._page.events is not None else self._page.open()
+            before = len(page)
+            sprint(self, actors, loop, page, until)
+            self._tell(self._page.at, page[before:])
 
     def _drain(self) -> None:
         machine = self.machine
@@ -437,22 +433,21 @@ class Supervisor:
         if page is not None:
             if self.machine.is_calm and not self._riders.waiting:
                 page.extend(self._events)
-                self._tell_those_who_wait(self._events)
-                self._narrator.number += len(self._events)
-                self._events.clear()
+                self._tell(self._page.at, self._events)
+                self._events = []
                 return None
             self._page.close()
         events, self._events = self._events, []
         riders = self._riders.take()
         whole = events + riders if riders else events
-        blobs = self.large.blobs_of(whole) if self.keeps_bytes else _NO_BLOBS
+        blobs = self.large.blobs_of(whole) if self.keeps_bytes else {}
         at = self.clock.now()
         # Append first: a crash may lose a command, never the event behind it.
         written = self._journal.append(m.Record(at, whole), blobs, self.machine.state)
         if written is not None:
             return self._durable(written, at, events, len(riders))
         self._appended(at, events, len(riders), is_durable=False)
-        if self.machine.is_calm and self._journal.grows and not (self._announcer or self.stepper is not None):
+        if self._journal.grows and self.machine.is_calm and self.stepper is None:
             self._page.keep_open(at, whole)
         return None
 
@@ -466,22 +461,23 @@ class Supervisor:
         self._appended(at, events, riders)
 
     def _appended(self, at: float, events: list[m.Event], riders: int, *, is_durable: bool = True) -> None:
+        self._tell(at, events)
+        self._narrator.number += riders  # observers have heard of those
+        # What a lazy run has handed over may not be in the file yet, from where it would have to be fetched.
+        if self.keeps_bytes and is_durable:
+            self.large.let_go(events)  # after those who watch have seen what a failing task had read
+        state = self.machine.mark(at)
+        self._is_over = state.is_ended or state is RunState.SUSPENDED
+
+    def _tell(self, at: float, events: list[m.Event]) -> None:
+        """Tell those who watch, and those who wait for one task, of *events*, which are on record."""
         if self._announcer or self.stepper is not None:
             happened = self._narrator.tell(at, events)
             if self.stepper is not None:
                 self.stepper.take([happening for happening in happened if happening.number >= 0])
             self._announcer.publish(happened)
-            self._narrator.number += riders  # observers have heard of those
         else:
-            self._narrator.number += len(events) + riders
-        # What a lazy run has handed over may not be in the file yet, from where it would have to be fetched.
-        if self.keeps_bytes and is_durable:
-            self.large.let_go(events)  # after those who watch have seen what a failing task had read
-        self._tell_those_who_wait(events)
-        state = self.machine.mark(at)
-        self._is_over = state.is_ended or state is RunState.SUSPENDED
-
-    def _tell_those_who_wait(self, events: list[m.Event]) -> None:
+            self._narrator.number += len(events)
         for callback in self.on_record:
             callback(events)
 

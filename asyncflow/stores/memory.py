@@ -40,6 +40,7 @@ class MemoryJournal:
     """A run's journal as a list of its records."""
 
     grows = True
+    lags = False
     __slots__ = ("_add", "_shelf", "_store", "run_id")
 
     def __init__(self, store: MemoryStore, shelf: _Shelf) -> None:

@@ -62,6 +62,11 @@ class SqliteJournal:
         self._codec = codec
         self._line = line
 
+    @property
+    def lags(self) -> bool:
+        """Whether it may be behind by up to 100 ms."""
+        return self._line.durability == "lazy"
+
     def append(self, record: Record, blobs: Mapping[str, bytes], state: RunState) -> asyncio.Future[None] | None:
         """Add *record*; return None for a lazy run, else a future that is done once it is durable."""
         return self._writer.append(self._line, self._codec.encode_record(record), record.at, state, blobs)

@@ -193,6 +193,7 @@ class SimulatedJournal:
     """A run's journal on a simulated disk."""
 
     grows = False
+    lags = False
 
     def __init__(self, store: SimulatedStore, file: _File) -> None:
         self.run_id = file.new.run_id

@@ -30,7 +30,7 @@ SEEDS = range(150)
 class SlowJournal:
     """A journal that takes its time: a record is on its way for three turns of the loop, and then it is durable."""
 
-    grows = False
+    grows = lags = False
 
     def __init__(self, journal: Any, log: list[str]) -> None:
         self.run_id = journal.run_id

@@ -31,7 +31,7 @@ Trouble = Callable[[int, Any], None]
 class WatchedJournal:
     """A journal in memory that tells the world what is on record, before anybody acts on it."""
 
-    grows = False
+    grows = lags = False
 
     def __init__(self, journal: MemoryJournal, appended: Callable[[m.Record], None]) -> None:
         self.run_id = journal.run_id

@@ -209,7 +209,7 @@ ON_THE_LOOP = (chain, fan, retry, failing, nested, timeouts, stubborn, limited)
 class FullJournal:
     """A journal that takes *left* more records and then no more."""
 
-    grows = False
+    grows = lags = False
 
     def __init__(self, journal: Any, left: int) -> None:
         self.journal, self.left = journal, left
