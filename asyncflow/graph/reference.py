@@ -204,8 +204,11 @@ class Holder:
     parts: tuple[Spec, ...]
 
 
-Spec = Ref | Holder | Source
-"""An argument as it was written: a reference, a container that has some, or a source that needs no looking up."""
+Spec = int | Ref | Holder | Source
+"""
+An argument as it was written: the position of the call whose whole value it is (the reference itself need not be kept),
+any other reference, a container that has some, or a source that needs no looking up.
+"""
 
 _PLAIN = frozenset({int, str, float, bool, type(None), bytes})
 
@@ -224,7 +227,8 @@ def spec_of(value: Any, builder: Origin) -> Spec:
                 value,
                 f"cannot be used in flow {builder.name!r}; return it from its own flow, or pass it in as an argument",
             )
-        return value
+        base = value.asyncflow_base
+        return base if type(base) is int and value.asyncflow_step is None else value
     if type(value) in _PLAIN:
         return Constant(value)
     if not contains_reference(value):

@@ -270,7 +270,7 @@ class Sources:
                 source = yield from self._spec(place, part)
                 parts.append(source)
             return Gathered(spec.shape, tuple(parts))
-        if not isinstance(spec, Ref):
+        if not isinstance(spec, (int, Ref)):
             return spec
         steps: list[Any] = []
         base: Any = spec
