@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import Any
 
 import attrs
+import msgspec
 
 from asyncflow.errors import DeclarationError
 from asyncflow.graph.inputs import Constant, Resource, Values
@@ -40,8 +41,7 @@ class Want:
     fixed: Constant | Resource | None = None
 
 
-@attrs.frozen(weakref_slot=False)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """A call as it was written in a builder, each argument with the parameter that takes it."""
 
     positional: tuple[Spec, ...]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-import attrs
+import msgspec
 
 from asyncflow.errors import DeclarationError, FlowError, TypeMismatch
 from asyncflow.graph.defaults import maker_for
@@ -228,7 +228,7 @@ class Wiring:
             if precedes is None:
                 self.undecided.setdefault(task, []).extend((node, task) for node in nodes)
             elif all((node, task) in precedes for node in nodes):
-                found = attrs.evolve(found, entry=sibling.entry, is_given=False)
+                found = msgspec.structs.replace(found, entry=sibling.entry, is_given=False)
                 break
         source = self._named(want.name, found, want.default, annotation, place, tick, tick + 1)
         if type(source) is Constant or found.entry is None:
