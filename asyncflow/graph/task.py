@@ -375,9 +375,10 @@ class FunctionTask(Task, Generic[P, R]):
         """Return a copy under another name: its identity within its flow."""
         # Plans of 100,000 tasks are made of such copies, and nothing but the name differs.
         copied: FunctionTask[P, R] = object.__new__(type(self))
-        copied.name = check_option("name", name, "task")
-        copied.is_named = True
-        object.__setattr__(copied, "__dict__", vars(self))
+        put = object.__setattr__
+        put(copied, "name", check_option("name", name, "task"))
+        put(copied, "is_named", True)
+        put(copied, "__dict__", vars(self))
         return copied
 
     def own_fields(self) -> None:

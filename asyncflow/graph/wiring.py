@@ -120,7 +120,7 @@ class Wiring:
         if not call.positional and not call.keyword:
             return NO_ARGUMENTS
         if not call.keyword and not self._places.has_conditions and (wholes := self._wholes(place, call)) is not None:
-            return self._bind_wholes(place, task, wholes, call.names)
+            return self._bind_wholes(task, wholes, call.names)
         positional = [
             self._argument(place, spec, task, parameter)
             for parameter, spec in zip(call.names, call.positional, strict=True)
@@ -140,15 +140,14 @@ class Wiring:
         # Where tasks are numbered as they were called, one tuple serves for both.
         return cast("tuple[int, ...]", written) if tasks == written else tasks
 
-    def _bind_wholes(self, place: Place, task: int, tasks: tuple[int, ...], names: tuple[str | None, ...]) -> Binding:
+    def _bind_wholes(self, task: int, tasks: tuple[int, ...], names: tuple[str | None, ...]) -> Binding:
         """Return the binding of a task whose arguments are whole values of *tasks*, checked, with its edges."""
-        declared, places, scope = self._places.tasks, self._places, place.index
-        hint, by_value = declared[task].wants.signature.hint, self.edges.by_value
+        declared, places = self._places.tasks, self._places
+        hint = declared[task].wants.signature.hint
         for one, parameter in zip(tasks, names, strict=True):
-            wanted, given = UNKNOWN if parameter is None else hint(parameter), declared[one].returns
-            if given is not wanted and (id(given), id(wanted)) not in self._checked:
-                self.check(given, wanted, places.output(one), task, parameter)
-            by_value(one, scope, task, scope)
+            if parameter is not None and (wanted := hint(parameter)) is not UNKNOWN:
+                self.check(declared[one].returns, wanted, places.output(one), task, parameter)
+        self.edges.by_values(tasks, task)
         if len(tasks) == 1:
             tasks = places.single(tasks[0], tasks)
         key = (id(names), tasks)
