@@ -41,6 +41,8 @@ class Callers:
 
     async def attend(self, run: Run[Any], policy: str) -> Any:
         """Wait for a run that belongs to the caller, and see to it when the caller is cancelled."""
+        if run.ending.done():
+            return run.ending.result()
         try:
             return await run
         except asyncio.CancelledError as cancelled:

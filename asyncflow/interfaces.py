@@ -23,8 +23,7 @@ from asyncflow.states import RunState, TaskState
 # --- Store ------------------------------------------------------------------------------------------------------------
 
 
-@attrs.frozen(kw_only=True)
-class NewRun:
+class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     """
     What a store needs to know of a run that is about to exist.
 
@@ -36,7 +35,7 @@ class NewRun:
     flow_ref: str | None
     plan: str
     durability: str
-    declared: Any = attrs.field(default=None, repr=False)
+    declared: Any = None
 
 
 @attrs.frozen(kw_only=True)

@@ -82,8 +82,9 @@ class Launcher:
         self._cancel_grace = cancel_grace
         self._hands_on_copies = hands_on_copies
         self._on_failure = on_failure
-        # One a plan, made when the plan is first seen here and found to fit this engine.
-        self._codecs: WeakKeyDictionary[Plan, Codec] = WeakKeyDictionary()
+        # Of each plan that was found to fit this engine, what knows the classes that may appear in its runs, and the
+        # name that it has in the store.
+        self._known: WeakKeyDictionary[Plan, tuple[Codec, str]] = WeakKeyDictionary()
 
     async def start(
         self,
@@ -99,13 +100,12 @@ class Launcher:
         """Begin a run of *flow*. It is in the journal when this returns, or was refused before it existed."""
         flow = as_flow(flow)
         plan = flow.compile()
-        plan.check_inputs(inputs, self._resources)
-        codec, store = self._codec_for(plan), self._store
+        given = plan.check_inputs(inputs, self._resources)
+        codec, plan_id = self._know(plan)
+        store, blobs = self._store, dict[str, bytes]()
         run_id = new_run_id(flow.name) if run_id is None else run_id
-        given, blobs = dict(inputs), dict[str, bytes]()
         if store.keeps_bytes:
             given = {name: _seal_input(flow.name, name, value, codec, blobs) for name, value in given.items()}
-        plan_id = self._id_of(plan)
         started = m.RunStarted(run_id, flow.name, plan_id, given, deadline, self._on_failure, never_revert)
         first = m.Record(self._clock.now(), [started])
         new = NewRun(
@@ -146,7 +146,7 @@ class Launcher:
                 declared: Flow[..., Any] | None = journal.declared
                 flow = recorded_flow(await store.info(run_id)) if declared is None else declared
             plan = as_flow(flow).compile()
-            codec, plan_id = self._codec_for(plan), self._id_of(plan)
+            codec, plan_id = self._know(plan)
             named = plans_named(records)
             plans = {name: plan if name == plan_id else recorded.decode(await store.plan(name)) for name in set(named)}
             machine = fold(records, plans)
@@ -199,10 +199,6 @@ class Launcher:
             )
         del self._left[run_id]
 
-    def _id_of(self, plan: Plan) -> str:
-        # In memory nobody needs a hash: the journal keeps the plan itself alive, so its address is a name.
-        return recorded.digest_of(plan) if self._store.keeps_bytes else f"memory-{id(plan)}"
-
     def _supervisor(
         self, machine: RunMachine, journal: Journal, run_id: str, codec: Codec, first_number: int
     ) -> Supervisor:
@@ -227,8 +223,9 @@ class Launcher:
     def _spawn(self, supervisor: Supervisor, journal: Journal, first: list[m.Event]) -> Run[Any]:
         loop = asyncio.get_running_loop()
         run: Run[Any] = Run(supervisor, loop.create_future())
-        self.runs[run.run_id] = run
-        run.keeper = begin(self._look_after(run, supervisor, journal, first), loop, f"run {run.run_id}", copy_context())
+        run_id = supervisor.run_id
+        self.runs[run_id] = run
+        run.keeper = begin(self._look_after(run, supervisor, journal, first), loop, f"run {run_id}", copy_context())
         if sys.version_info < (3, 12):
             run.keeper.add_done_callback(lambda _: self._never_begun(run))
         return run
@@ -264,15 +261,16 @@ class Launcher:
         except Exception as unreleased:
             if error is None and supervisor.machine.phase.is_ended and isinstance(unreleased, StoreError):
                 # Its end is on record; that the run cannot be given up is the next one's trouble, not its caller's.
-                log.warning("run %r has ended and could not be given up: %s", run.run_id, unreleased)
+                log.warning("run %r has ended and could not be given up: %s", supervisor.run_id, unreleased)
             else:
                 error = error or unreleased
         except asyncio.CancelledError as cancelled:
             going_on = cancelled  # but not before those who wait have been told
-        if self.runs.get(run.run_id) is run:  # else it has been taken up again already, by someone who was quick
-            del self.runs[run.run_id]
+        run_id = supervisor.run_id
+        if self.runs.get(run_id) is run:  # else it has been taken up again already, by someone who was quick
+            del self.runs[run_id]
         if supervisor.left_behind():
-            self._left[run.run_id] = supervisor
+            self._left[run_id] = supervisor
         if error is None:
             run.ending.set_result(value)
         else:
@@ -289,18 +287,21 @@ class Launcher:
         elif going_on is not None:
             raise going_on
 
-    def _codec_for(self, plan: Plan) -> Codec:
-        """Return what knows the classes that may appear in a run of *plan*, after checking that it fits this engine."""
-        codec = self._codecs.get(plan)
-        if codec is None:
+    def _know(self, plan: Plan) -> tuple[Codec, str]:
+        """Return the codec and the id of *plan*, after checking that it fits this engine."""
+        known = self._known.get(plan)
+        if known is None:
             self._check(plan)
             codec = Codec()
+            # In memory nobody needs a hash: the journal keeps the plan itself alive, so its address is a name.
+            plan_id = f"memory-{id(plan)}"
             if self._store.keeps_bytes:
                 returned = {id(task.returns): task.returns for task in plan.tasks or ()}
                 for annotation in (*plan.inputs.values(), *returned.values()):
                     codec.allow(annotation)
-            self._codecs[plan] = codec
-        return codec
+                plan_id = recorded.digest_of(plan)
+            known = self._known[plan] = codec, plan_id
+        return known
 
     def _check(self, plan: Plan) -> None:
         for task in plan.tasks or ():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 
-import attrs
+import msgspec
 
 from asyncflow.errors import AmbiguousProvider, UnknownProvider
 from asyncflow.graph.inputs import Constant
@@ -17,8 +17,7 @@ from asyncflow.graph.place import Entry, Place, Places
 from asyncflow.graph.reference import Spec
 
 
-@attrs.frozen
-class Sibling:
+class Sibling(msgspec.Struct, frozen=True):
     """
     A provider that precedes its reader only if other edges say so: item ``item`` of a graph at ``place``, or what a
     builder returns (``item`` is -1).
@@ -29,8 +28,7 @@ class Sibling:
     item: int
 
 
-@attrs.frozen
-class Found:
+class Found(msgspec.Struct, frozen=True):
     """
     What looking for a name has found.
 

@@ -83,6 +83,14 @@ class Edges:
             self.trails[reader] = 1
         self.before[reader].append(provider)
 
+    def by_values(self, providers: tuple[int, ...], reader: int) -> None:
+        """Let task *reader* wait for tasks of its own flow, whose values it reads."""
+        leads = self.leads
+        for provider in providers:
+            leads[provider] = 1
+        self.trails[reader] = 1
+        self.before[reader].extend(providers)
+
     def _outermost(self, gates: dict[int, int], inside: int, outside: int, node: int) -> int:
         """Return the gate of the outermost flow with a controller around *inside* that is not around *outside*."""
         around = set[int]()

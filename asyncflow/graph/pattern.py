@@ -254,5 +254,7 @@ def as_flow(item: Any) -> Any:
     if known is None or known.layout.items[0] is not item:
         known = Pattern("linear", item.name, [item], module=None)
         known.layout.is_single = True
+        if isinstance(item, FunctionTask):
+            item.own_fields()
         object.__setattr__(item, "_flow", known)
     return known

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from asyncflow.errors import CycleError, DeclarationError, DuplicateName
@@ -116,7 +117,7 @@ class Places:
         # Whether anything may be skipped, so that a reader may have to look further than the nearest provider.
         self.has_conditions = False
         self._outputs: dict[int, Output] = {}
-        self._singles: dict[int, tuple[int]] = {}
+        self._singles: dict[int, tuple[int, ...]] = {}
 
     def add(self, place: Place) -> None:
         """Add the flow at *place*, and its controller as the first task in it."""
@@ -150,11 +151,14 @@ class Places:
             found = self._outputs[task] = Output(task)
         return found
 
-    def single(self, node: int) -> tuple[int]:
-        """Return ``(node,)``, the same each time: in a chain it is what one task reads and what another leads to."""
+    def single(self, node: int, made: tuple[int, ...] = ()) -> tuple[int, ...]:
+        """
+        Return ``(node,)``, the same each time: in a chain it is what one task reads and what another leads to. *made*
+        is one that somebody has already.
+        """
         found = self._singles.get(node)
         if found is None:
-            found = self._singles[node] = (node,)
+            found = self._singles[node] = made or (node,)
         return found
 
     def part(self, task: int, key: Any) -> Source:
@@ -191,7 +195,7 @@ def lay_out(root: Composite) -> Places:
     first = Place(root, layout, 0, None, -1, "", 0)
     places.add(first)
     # A stack of our own: flows are nested deeper than Python's.
-    stack = [(first, list(layout.names))]
+    stack = [(first, list(layout.names.items()))]
     around = {id(layout)}
     tick = 0
     while stack:
@@ -210,26 +214,28 @@ def lay_out(root: Composite) -> Places:
                     "it is to decide for, as retry="
                 )
             item.ready()
-            task = len(tasks)
+            name, task = names[position]
+            if task != len(tasks):  # else one number serves for both, the same object wherever it is kept
+                task = len(tasks)
             codes.append(task)
             places.has_conditions = places.has_conditions or item.condition is not None
             places.ids.append(task)
             tasks.append(item)
-            all_names.append(names[position])
+            all_names.append(name)
             scope_of.append(index)
             ticks.append(tick)
             if domain is not None:
-                for name, key in item.gives:
-                    domain.add(name, tick, places.part(task, key))
+                for given, key in item.gives:
+                    domain.add(given, tick, places.part(task, key))
             tick += 1
         if inner is not None:
             inside = inner.layout
             _check_inner(inner, inside, around, stack)
-            below = Place(inner, inside, len(places.all), place, len(codes), names[len(codes)], tick)
+            below = Place(inner, inside, len(places.all), place, len(codes), names[len(codes)][0], tick)
             codes.append(~below.index)
             places.add(below)
             around.add(id(inside))
-            stack.append((below, list(inside.names)))
+            stack.append((below, list(inside.names.items())))
             continue
         stack.pop()
         around.discard(id(layout))
@@ -242,7 +248,7 @@ def lay_out(root: Composite) -> Places:
     return places
 
 
-def _check_inner(flow: Composite, layout: Layout, around: set[int], stack: list[tuple[Place, list[str]]]) -> None:
+def _check_inner(flow: Composite, layout: Layout, around: set[int], stack: Sequence[tuple[Place, object]]) -> None:
     if id(layout) in around:
         names = [place.flow.name for place, _ in stack]
         start = next(at for at, (place, _) in enumerate(stack) if place.layout is layout)

@@ -287,9 +287,9 @@ class Plan:
                     f"flow {self.flow!r} neither requires nor provides input {name!r}{nearest(name, self.inputs)}; its "
                     f"inputs are: {known}"
                 )
-        lent = self.lendable.intersection(resources)
-        missing = [name for name in self.inputs if name in self.required and name not in given and name not in lent]
-        if missing:
+        lent = self.lendable.intersection(resources) if self.lendable else ()
+        if lacking := self.required.difference(given, lent):
+            missing = [name for name in self.inputs if name in lacking]
             for name in missing:
                 self._check_order(name)
             pairs = ", ".join(f"{name!r}: ..." for name in missing)

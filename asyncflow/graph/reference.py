@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
-import attrs
+import msgspec
 
 from asyncflow.errors import DeclarationError, ReferenceMisuse
 from asyncflow.graph.constant import fields_of
@@ -42,22 +42,19 @@ class Origin(Protocol):
         """Return how many elements the value to come has, if that is declared."""
 
 
-@attrs.frozen
-class Select:
+class Select(msgspec.Struct, frozen=True):
     """``value[key]``."""
 
     key: Any
 
 
-@attrs.frozen
-class Attr:
+class Attr(msgspec.Struct, frozen=True):
     """``value.name``."""
 
     name: str
 
 
-@attrs.frozen
-class Default:
+class Default(msgspec.Struct, frozen=True):
     """The value, or ``value`` where there is none."""
 
     value: Any
@@ -173,8 +170,7 @@ for _why, _names in _REFUSED.items():
 # --- References inside arguments --------------------------------------------------------------------------------------
 
 
-@attrs.frozen
-class Shape:
+class Shape(msgspec.Struct, frozen=True):
     """The container around some parts, built anew when they have values. ``keys`` are a dict's, else empty."""
 
     kind: type
@@ -196,16 +192,18 @@ class Shape:
         return key if type(key) is int else None
 
 
-@attrs.frozen
-class Holder:
+class Holder(msgspec.Struct, frozen=True):
     """A container with references somewhere in it."""
 
     shape: Shape
     parts: tuple[Spec, ...]
 
 
-Spec = Ref | Holder | Source
-"""An argument as it was written: a reference, a container that has some, or a source that needs no looking up."""
+Spec = int | Ref | Holder | Source
+"""
+An argument as it was written: the position of the call whose whole value it is (the reference itself need not be kept),
+any other reference, a container that has some, or a source that needs no looking up.
+"""
 
 _PLAIN = frozenset({int, str, float, bool, type(None), bytes})
 
@@ -224,7 +222,8 @@ def spec_of(value: Any, builder: Origin) -> Spec:
                 value,
                 f"cannot be used in flow {builder.name!r}; return it from its own flow, or pass it in as an argument",
             )
-        return value
+        base = value.asyncflow_base
+        return base if type(base) is int and value.asyncflow_step is None else value
     if type(value) in _PLAIN:
         return Constant(value)
     if not contains_reference(value):

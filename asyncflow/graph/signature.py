@@ -13,7 +13,7 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-import attrs
+import msgspec
 
 from asyncflow.context import Context
 from asyncflow.errors import DeclarationError
@@ -37,8 +37,7 @@ NO_DEFAULT: Any = inspect.Parameter.empty
 _CONTEXTS = ("Context", "af.Context", "asyncflow.Context")
 
 
-@attrs.frozen
-class ResourceDefault:
+class ResourceDefault(msgspec.Struct, frozen=True):
     """The default of a parameter that wants a resource of the engine; made by :func:`resource`."""
 
     name: str | None = None
@@ -57,8 +56,7 @@ def resource(name: str | None = None) -> Any:
     return ResourceDefault(name)
 
 
-@attrs.frozen
-class Parameter:
+class Parameter(msgspec.Struct, frozen=True):
     """One visible parameter. ``kind`` is one of ``inspect.Parameter``'s; ``default`` may be ``NO_DEFAULT``."""
 
     name: str

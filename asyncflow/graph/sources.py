@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any
 
-import attrs
+import msgspec
 
 from asyncflow.errors import CycleError, FlowError, TypeMismatch, UnknownProvider
 from asyncflow.graph.inputs import (
@@ -249,7 +249,7 @@ class Sources:
             for sibling in found.perhaps:
                 # Many tasks may read it, so only what is plain to see counts as preceding them all: a link.
                 if sibling.place == around.index and (sibling.item, place.position) in around.layout.links:
-                    found = attrs.evolve(found, entry=sibling.entry, is_given=False)
+                    found = msgspec.structs.replace(found, entry=sibling.entry, is_given=False)
                     break
             if type(found.entry) is tuple:
                 yield found.entry
@@ -270,7 +270,7 @@ class Sources:
                 source = yield from self._spec(place, part)
                 parts.append(source)
             return Gathered(spec.shape, tuple(parts))
-        if not isinstance(spec, Ref):
+        if not isinstance(spec, (int, Ref)):
             return spec
         steps: list[Any] = []
         base: Any = spec

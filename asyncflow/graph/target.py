@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
+import msgspec
 
 from asyncflow.errors import UnknownTarget
 from asyncflow.graph.inputs import (
@@ -159,7 +160,7 @@ class _Mover:
             return Output(self._moved[source.task]) if source.task in self._moved else None
         if isinstance(source, (Element, Attribute, Otherwise, Made)):
             inner = self.source(source.source)
-            return None if inner is None else attrs.evolve(source, source=inner)
+            return None if inner is None else msgspec.structs.replace(source, source=inner)
         if isinstance(source, Named):
             providers = [self.source(provider) for provider in source.providers]
             return Named(source.name, tuple(filter(None, providers))) if None not in providers else None

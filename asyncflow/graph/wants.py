@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import Any
 
 import attrs
+import msgspec
 
 from asyncflow.errors import DeclarationError
 from asyncflow.graph.inputs import Constant, Resource, Values
@@ -40,8 +41,7 @@ class Want:
     fixed: Constant | Resource | None = None
 
 
-@attrs.frozen(weakref_slot=False)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """A call as it was written in a builder, each argument with the parameter that takes it."""
 
     positional: tuple[Spec, ...]
@@ -59,7 +59,7 @@ class Wants:
         names: Their parameters that are given by position, for bindings to share.
     """
 
-    __slots__ = ("_fixed", "_is_settled", "_names", "by_name", "names", "signature", "what")
+    __slots__ = ("_fixed", "_is_plain", "_is_settled", "_names", "by_name", "names", "signature", "what")
 
     def __init__(
         self,
@@ -129,6 +129,8 @@ class Wants:
         self.by_name = tuple(wants)
         self.names: tuple[str | None, ...] = tuple(want.parameter for want in wants if want.by_position)
         self._fixed = {want.parameter: want.fixed for want in wants if want.fixed is not None}
+        # Whether its parameters are all that it asks for, and none of them is given in advance.
+        self._is_plain = not self._fixed and all(want.parameter in signature.by_name for want in wants)
         self._names: dict[int, tuple[str | None, ...]] = {}
         self._is_settled = not any(type(fixed) is Resource for fixed in self._fixed.values())
 
@@ -173,7 +175,9 @@ class Wants:
             ReferenceMisuse: An argument holds a reference where it cannot be used.
         """
         signature = self.signature
-        if not kwargs and not self._fixed and len(args) == signature.positional == len(signature.parameters):
+        count = signature.positional
+        is_usual = self._is_plain and not kwargs and count == len(signature.parameters)
+        if is_usual and (len(args) == count or (signature.takes_extra and len(args) > count)):
             return Call(tuple([spec_of(value, builder) for value in args]), (), self._first_names(len(args)))
         self.settle()
         given = self.matched(args, kwargs)
@@ -208,8 +212,8 @@ class Wants:
             else:
                 keyword.append((name, spec))
         names = self._first_names(len(positional))
-        if len(args) > signature.positional:
-            more = args[signature.positional :]
+        if len(args) > count:
+            more = args[count:]
             positional.extend(spec_of(value, builder) for value in more)
             names += (None,) * len(more)
         keyword.extend((name, spec_of(value, builder)) for name, value in given.items())
@@ -238,7 +242,8 @@ class Wants:
     def _first_names(self, count: int) -> tuple[str | None, ...]:
         found = self._names.get(count)
         if found is None:
-            found = self._names[count] = tuple(p.name for p in self.signature.parameters[:count])
+            named = [parameter.name for parameter in self.signature.parameters[:count]]
+            found = self._names[count] = (*named, *[None] * (count - len(named)))
         return found
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
-import attrs
+import msgspec
 
 from asyncflow.errors import DeclarationError, FlowError, TypeMismatch
 from asyncflow.graph.defaults import maker_for
@@ -30,7 +30,7 @@ from asyncflow.graph.reference import Ref, Spec
 from asyncflow.graph.signature import NO_DEFAULT, UNKNOWN
 from asyncflow.graph.sources import RunInputs, Sources
 from asyncflow.graph.types import fits, type_text
-from asyncflow.graph.wants import Want, nearest
+from asyncflow.graph.wants import Call, Want, nearest
 
 Pair = tuple[int, int]
 """A provider and a reader that does without it unless other edges put it before."""
@@ -60,6 +60,8 @@ class Wiring:
         self._behind: dict[int, list[int]] = {}
         # By ids of what they consist of, which they keep alive.
         self._bindings: dict[tuple[int, ...], Binding] = {}
+        # Those that read whole values only, by the id of their parameters' names and the tasks.
+        self._same: dict[tuple[int, tuple[int, ...]], Binding] = {}
         self._checked: dict[Pair, tuple[Any, Any]] = {}
 
     def bind_all(self) -> list[Binding]:
@@ -117,6 +119,8 @@ class Wiring:
         call = place.layout.calls[position]
         if not call.positional and not call.keyword:
             return NO_ARGUMENTS
+        if not call.keyword and not self._places.has_conditions and (wholes := self._wholes(place, call)) is not None:
+            return self._bind_wholes(task, wholes, call.names)
         positional = [
             self._argument(place, spec, task, parameter)
             for parameter, spec in zip(call.names, call.positional, strict=True)
@@ -124,20 +128,48 @@ class Wiring:
         keyword = [(name, self._argument(place, spec, task, name)) for name, spec in call.keyword]
         return self.binding(positional, keyword, call.names)
 
+    def _wholes(self, place: Place, call: Call) -> tuple[int, ...] | None:
+        """Return the tasks whose values a call is given, where each argument is the whole value of one."""
+        codes, written = place.codes, call.positional
+        found: list[int] = []
+        for spec in written:
+            if type(spec) is not int or codes[spec] < 0:
+                return None
+            found.append(codes[spec])
+        tasks = tuple(found)
+        # Where tasks are numbered as they were called, one tuple serves for both.
+        return cast("tuple[int, ...]", written) if tasks == written else tasks
+
+    def _bind_wholes(self, task: int, tasks: tuple[int, ...], names: tuple[str | None, ...]) -> Binding:
+        """Return the binding of a task whose arguments are whole values of *tasks*, checked, with its edges."""
+        declared, places = self._places.tasks, self._places
+        hint = declared[task].wants.signature.hint
+        for one, parameter in zip(tasks, names, strict=True):
+            if parameter is not None and (wanted := hint(parameter)) is not UNKNOWN:
+                self.check(declared[one].returns, wanted, places.output(one), task, parameter)
+        self.edges.by_values(tasks, task)
+        if len(tasks) == 1:
+            tasks = places.single(tasks[0], tasks)
+        key = (id(names), tasks)
+        found = self._same.get(key)
+        if found is None:
+            found = self._same[key] = Binding((), (), names, tasks)
+        return found
+
     def _argument(self, place: Place, spec: Spec, task: int, parameter: str | None) -> Source:
         """Return the source of one argument, checked, with the edge that it makes."""
         wanted = UNKNOWN if parameter is None else self._places.tasks[task].wants.signature.hint(parameter)
-        if type(spec) is Ref and spec.asyncflow_step is None and type(spec.asyncflow_base) is int:
-            code = place.codes[spec.asyncflow_base]
-            if code >= 0:
-                source: Source = self._places.output(code)
-                self.check(self._places.tasks[code].returns, wanted, source, task, parameter)
-                self.edges.by_value(code, place.index, task, place.index)
-                return self._or_made(source, wanted)
+        if type(spec) is int and (code := place.codes[spec]) >= 0:
+            source: Source = self._places.output(code)
+            self.check(self._places.tasks[code].returns, wanted, source, task, parameter)
+            self.edges.by_value(code, place.index, task, place.index)
+            return self._or_made(source, wanted)
         source = self.sources.of(place, spec)
         if type(source) is Constant:
             return source
-        if isinstance(spec, Ref):
+        if type(spec) is int:
+            self.check(place.layout.items[spec].returns, wanted, source, task, parameter)
+        elif isinstance(spec, Ref):
             self.check(spec.asyncflow_builder.annotation(spec), wanted, source, task, parameter)
         self.check(self.sources.annotation(source), wanted, source, task, parameter)
         self.follow(source, task)
@@ -195,7 +227,7 @@ class Wiring:
             if precedes is None:
                 self.undecided.setdefault(task, []).extend((node, task) for node in nodes)
             elif all((node, task) in precedes for node in nodes):
-                found = attrs.evolve(found, entry=sibling.entry, is_given=False)
+                found = msgspec.structs.replace(found, entry=sibling.entry, is_given=False)
                 break
         source = self._named(want.name, found, want.default, annotation, place, tick, tick + 1)
         if type(source) is Constant or found.entry is None:

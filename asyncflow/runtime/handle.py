@@ -267,10 +267,11 @@ async def conclude(supervisor: Supervisor, store: str | None) -> Any:
     state = machine.state
     if state is RunState.SUCCEEDED:
         plan = machine.plan
-        wanted = [task for sources in plan.provided.values() for source in sources for task in source.tasks()]
-        if plan.returns is not None:
-            wanted.extend(plan.returns.tasks())
-        await supervisor.load(wanted)
+        if supervisor.keeps_bytes:  # in memory nothing was ever let go of
+            wanted = [task for sources in plan.provided.values() for source in sources for task in source.tasks()]
+            if plan.returns is not None:
+                wanted.extend(plan.returns.tasks())
+            await supervisor.load(wanted)
         try:
             return None if plan.returns is None else plan.returns.read(supervisor.values)
         except NoValue as missing:

@@ -192,7 +192,8 @@ class MemoryStore:
             return
         run_id = shelf.new.run_id
         self._ended[run_id] = None
-        self._requests = [request for request in self._requests if request.run_id != run_id]
+        if self._requests:
+            self._requests = [request for request in self._requests if request.run_id != run_id]
         while len(self._ended) > self._keep:
             oldest = next(iter(self._ended))
             del self._ended[oldest], self._shelves[oldest]

@@ -17,7 +17,7 @@ from asyncflow import context
 from asyncflow.context import Context
 from asyncflow.errors import DeclarationError
 from asyncflow.graph.decorator import task
-from asyncflow.graph.pattern import linear
+from asyncflow.graph.pattern import as_flow, linear
 from asyncflow.graph.policy import Limit, Retry
 from asyncflow.graph.signature import UNKNOWN, Signature, resource
 from asyncflow.graph.task import FunctionTask, Task
@@ -120,6 +120,30 @@ def test_copies_differ_only_in_what_they_are_told() -> None:
     assert (fetch.name, first.name, second.name) == ("fetch", "first", "second")
     assert (fetch.timeout, first.timeout, second.timeout) == (None, None, 3.0)
     assert first.body is fetch.body and first.wants is fetch.wants
+
+
+def test_what_a_task_gets_later_is_its_own() -> None:
+    """A copy under another name shares fields with what it was copied from, until one of them changes."""
+
+    @task
+    async def book(order: str) -> str:
+        return order
+
+    before = book.named("before")
+
+    @book.revert
+    async def unbook() -> None: ...
+
+    @book.reconcile
+    async def look() -> None: ...
+
+    after = book.named("after")
+    after.timeout = 3.0
+    assert (before.undo, before.reconciler) == (None, None)
+    assert (after.undo, after.reconciler) == (unbook, look)
+    assert (before.timeout, book.timeout, after.timeout) == (None, None, 3.0)
+    assert perform(before, {"order": "a"}) == perform(after, {"order": "a"}) == "a"
+    assert as_flow(before) is as_flow(before) is not as_flow(after)
 
 
 def test_the_decorators_return_the_function() -> None:

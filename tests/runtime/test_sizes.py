@@ -184,6 +184,23 @@ def test_a_task_that_has_not_started_is_small(make: Callable[[int], Flow[..., An
     assert (state + share) / size < 500
 
 
+def test_a_chain_declared_by_calls_is_small_with_its_plan() -> None:
+    """What was recorded while a builder ran stays, so it counts: the tasks' copies and calls as well."""
+    size = 2_000
+    flow = chain(size)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        machine = RunMachine(flow.compile())
+        gc.collect()
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert machine.plan.size == size
+    assert grown / size < 500
+
+
 def test_only_tasks_that_run_have_actors() -> None:
     """An actor and an asyncio task are for what is going on; a hundred thousand that wait have neither."""
     seen: list[tuple[int, int]] = []
