@@ -21,18 +21,24 @@ from tests.stores.journals import append, create, note, numbers, opened
 
 
 class Heard:
-    """The statements that a store's writer has run."""
+    """The statements that a store's writer has run, each told of before it is run."""
 
     def __init__(self, store: SqliteStore) -> None:
         self.statements: list[str] = []
+        # Set as soon as the loop can know that records are being inserted, before anyone is told that they are.
+        self.inserting = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
         database = store._database
         assert database is not None
-        self._fetchall = database._connection.execute_fetchall
-        database._connection.execute_fetchall = self  # type: ignore[assignment,method-assign]
+        connection = database._connection._conn
+        self._execute = connection.execute
+        connection.execute = self  # type: ignore[assignment,method-assign]
 
     def __call__(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
         self.statements.append(sql)
-        return self._fetchall(sql, parameters)
+        if sql.startswith("INSERT INTO records"):
+            self._loop.call_soon_threadsafe(self.inserting.set)
+        return self._execute(sql, parameters)
 
     def inserts(self) -> int:
         return sum(sql.startswith("INSERT INTO records") for sql in self.statements)
@@ -65,9 +71,7 @@ def test_what_gathers_while_a_commit_runs_goes_into_the_next(tmp_path: Path) -> 
             journals = await asyncio.gather(*[create(store, f"run-{which}") for which in range(100)])
             heard = Heard(store)
             first = asyncio.ensure_future(append(journals[0], 1))
-            # The append begins; the writer does; the first commit is on its way.
-            for _ in range(3):
-                await asyncio.sleep(0)
+            await heard.inserting.wait()
             assert heard.inserts() == 1
             await asyncio.gather(first, *[append(journal, 2) for journal in journals])
             assert heard.inserts() == 2
@@ -122,7 +126,7 @@ def test_a_batch_is_synced_if_one_of_its_runs_asks_for_it(tmp_path: Path) -> Non
 
             def synced() -> str:
                 last = [sql for sql in heard.statements if sql.startswith("PRAGMA synchronous")][-1]
-                assert heard.statements[-1].startswith("INSERT INTO records")
+                assert heard.statements[-1].startswith(("INSERT INTO records", "COMMIT"))
                 return last.rpartition(" ")[2]
 
             await append(full, 1)
@@ -169,8 +173,7 @@ def test_a_lazy_record_that_comes_while_a_commit_runs_is_not_forgotten(tmp_path:
             lazy, other = await create(store, "a", durability="lazy"), await create(store, "b")
             heard = Heard(store)
             pending = asyncio.ensure_future(append(other, 1))
-            for _ in range(3):
-                await asyncio.sleep(0)
+            await heard.inserting.wait()
             assert heard.inserts() == 1
             lazy.append(note(1), {}, RunState.RUNNING)
             await pending
