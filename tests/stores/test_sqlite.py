@@ -300,7 +300,6 @@ def test_whatever_statement_fails_what_was_acknowledged_is_there(tmp_path: Path,
 
 def test_a_locked_file_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody who looks into the file with another program must not break runs; at worst they wait for him."""
-    monkeypatch.setattr(database_module, "_BUSY_TIMEOUT", 0.01)
     monkeypatch.setattr(database_module, "PATIENCE", 0.5)
     path = tmp_path / "runs.db"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -307,3 +308,95 @@ def test_nothing_is_left_open(tmp_path: Path) -> None:
 async def main_again(folder: Path) -> None:
     async with opened(folder / "runs.db") as store:
         await append(await store.claim("a"), 2)
+
+
+# --- On the loop ------------------------------------------------------------------------------------------------------
+
+
+class Trips:
+    """How often the thread of a store's writer has been asked for something."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self.count = 0
+        self.asked = asyncio.Event()
+        database = store._database
+        assert database is not None
+        self._execute = database._connection._execute
+        database._connection._execute = self  # type: ignore[method-assign,assignment]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.count += 1
+        self.asked.set()
+        return self._execute(*args, **kwargs)
+
+
+def test_what_is_brief_is_committed_without_a_trip_to_the_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trip costs twice what the commit does; what is synced or large makes it nevertheless."""
+    monkeypatch.setattr(writer_module, "_BRIEF_SECONDS", 3600.0)  # however busy this machine is
+
+    async def main() -> None:
+        async with opened(tmp_path / "runs.db") as store:
+            journal, full = await create(store, "a"), await create(store, "full", durability="full")
+            trips = Trips(store)
+            for number in range(1, 6):
+                await append(journal, number)
+            assert trips.count == 0
+            await append(journal, 6, "x" * 100_000)
+            assert trips.count == 1
+            await append(full, 1)
+            assert trips.count == 2
+            assert await numbers(store, "a") == list(range(7))
+
+    asyncio.run(main())
+
+
+def test_the_loop_waits_for_nobody_who_writes(tmp_path: Path) -> None:
+    """Another engine within a commit, or another program, is waited for where nobody is held up by that."""
+
+    async def main() -> None:
+        async with opened(tmp_path / "runs.db") as store:
+            journal, database = await create(store, "a"), store._database
+            assert database is not None
+            turned = asyncio.Event()
+
+            stranger = sqlite3.connect(tmp_path / "runs.db", isolation_level=None)
+            stranger.execute("BEGIN IMMEDIATE")
+            waiting = asyncio.ensure_future(append(journal, 1))
+            asyncio.get_running_loop().call_later(0.02, turned.set)
+            await turned.wait()
+            assert not waiting.done(), "and the loop has turned"
+            stranger.execute("ROLLBACK")
+            stranger.close()
+            await waiting
+
+            turn = database._connection.turn
+            if turn is not None:  # this SQLite needs none
+                trips = Trips(store)
+                with turn._byte.mutex:
+                    waiting = asyncio.ensure_future(append(journal, 2))
+                    await trips.asked.wait()
+                await waiting
+
+    asyncio.run(main())
+
+
+def test_after_a_commit_that_took_long_the_next_ones_leave_the_loop_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel that makes writers wait, since the disk lags behind, must hold up a run and not the application."""
+    monkeypatch.setattr(writer_module, "_BRIEF_SECONDS", 3600.0)
+    monkeypatch.setattr(writer_module, "_SLOW_FOR", 3600.0)
+
+    async def main() -> None:
+        async with opened(tmp_path / "runs.db") as store:
+            journal = await create(store, "a")
+            trips = Trips(store)
+            monkeypatch.setattr(writer_module, "_BRIEF_SECONDS", 0.0)
+            await append(journal, 1)
+            assert trips.count == 0
+            await append(journal, 2)
+            assert trips.count == 1
+
+    asyncio.run(main())
