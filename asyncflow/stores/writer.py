@@ -39,7 +39,11 @@ LAZY_DELAY = 0.05
 CHECKPOINT_BYTES = 4 << 20
 """How far the write-ahead log may grow before it is copied into the database."""
 
-_BATCH_ROWS = 256
+# Of a thousand runs at once, each commit writes every page that has the last record of one: a batch of 1,024 costs a
+# sixth less processor time a run than one of 256.
+_BATCH_ROWS = 1024
+# So many that are lazy are worth a commit, beside which the run goes on.
+_LAZY_ROWS = 256
 _BATCH_BYTES = 8 << 20
 # From here on a lazy append waits like any other: memory is not where a slow disk should be made up for.
 _BACKLOG_BYTES = 32 << 20
@@ -208,7 +212,7 @@ class Writer:
         if append.waiter is not None:
             self._urgent += 1
             self._begin()
-        elif len(self._pending) >= _BATCH_ROWS:
+        elif len(self._pending) >= _LAZY_ROWS:
             self.hurry()
         elif self._working is None and self._lazy_timer is None:
             self._lazy_timer = self._loop.call_later(LAZY_DELAY, self.hurry)
@@ -287,16 +291,19 @@ class Writer:
         call = self._database.call_here if is_here else self._database.call
         try:
             refused = await call(write, batch, lines, heard, self._owner, level)
-        except Exception as error:
+        except (Exception, KeyboardInterrupt, SystemExit) as error:
             # Whatever it was, nothing of the batch is in the file, and everybody in it must hear of that.
             for append in batch:
                 self._fail(append, _as_store_error(error, self._path))
             if batch:
-                self._releases += releases  # it may be no fault of theirs
-                return
+                # It may be no fault of theirs: they are tried once more, alone.
+                self._releases += releases
+                releases = []
             for release in releases:
                 if not release.done.done():
                     release.done.set_exception(_as_store_error(error, self._path))
+            if not isinstance(error, Exception):
+                raise
             return
         self._is_synced = is_synced
         if is_here and (ended := monotonic()) - begun > _BRIEF_SECONDS:
@@ -439,11 +446,10 @@ async def adopt_plan(database: Database, digest: str, body: Callable[[], bytes],
         )
 
 
-def _as_store_error(error: Exception, path: str) -> StoreError:
+def _as_store_error(error: BaseException, path: str) -> StoreError:
     if isinstance(error, StoreError):
         return error
-    found = StoreError(
-        f"journal {path!r} could not be written, for a reason that is a bug of asyncflow: {error!r}", path=path
-    )
+    why = "for a reason that is a bug of asyncflow" if isinstance(error, Exception) else "since that was interrupted"
+    found = StoreError(f"journal {path!r} could not be written, {why}: {error!r}", path=path)
     found.__cause__ = error
     return found

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from asyncflow.codec import Codec
 from asyncflow.codec.records import digest_of
 from asyncflow.errors import StoreError
 from asyncflow.interfaces import NewRun
@@ -96,8 +97,9 @@ def test_runs_that_start_together_share_transactions(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-def test_a_batch_is_bounded(tmp_path: Path) -> None:
+def test_a_batch_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SQLite takes so many parameters, and a commit of everything would keep the first waiting for the last."""
+    monkeypatch.setattr(writer_module, "_BATCH_ROWS", 256)
 
     async def main() -> None:
         async with opened(tmp_path / "runs.db") as store:
@@ -398,5 +400,50 @@ def test_after_a_commit_that_took_long_the_next_ones_leave_the_loop_alone(
             assert trips.count == 0
             await append(journal, 2)
             assert trips.count == 1
+
+    asyncio.run(main())
+
+
+def test_an_interrupt_within_a_commit_leaves_nobody_waiting(tmp_path: Path) -> None:
+    """Python raises it wherever the main thread is, and whoever closes the engine then would wait for ever."""
+    with asyncio.Runner() as runner:
+        store = SqliteStore(tmp_path / "runs.db", codec=Codec())
+        runner.run(store.open())
+        journal = runner.run(create(store, "a"))
+        database = store._database
+        assert database is not None
+        connection = database._connection._conn
+        execute = connection.execute
+
+        def interrupted(sql: str, *parameters: Any) -> Any:
+            if sql.startswith("INSERT INTO records"):
+                raise KeyboardInterrupt
+            return execute(sql, *parameters)
+
+        connection.execute = interrupted  # type: ignore[assignment,method-assign]
+        written = runner.get_loop().create_task(append(journal, 1))
+        with pytest.raises(KeyboardInterrupt):
+            runner.run(asyncio.wait_for(asyncio.shield(written), 30))
+        connection.execute = execute  # type: ignore[method-assign]
+        with pytest.raises(StoreError, match="could not be written, since that was interrupted: KeyboardInterrupt"):
+            runner.run(append(journal, 2))
+        runner.run(journal.release())
+        assert isinstance(written.exception(), StoreError)
+        assert runner.run(numbers(store, "a")) == [0]
+        runner.run(store.close())
+
+
+def test_as_many_runs_as_fit_begin_and_end_in_one_commit(tmp_path: Path) -> None:
+    """The largest statements are within what SQLite takes."""
+
+    async def main() -> None:
+        async with opened(tmp_path / "runs.db") as store:
+            store._plans.add("plan")  # so that they all come in the same turn of the loop
+            heard = Heard(store)
+            journals = await asyncio.gather(*[create(store, f"run-{which}") for which in range(1024)])
+            assert heard.inserts() == 1
+            await asyncio.gather(*[journal.release() for journal in journals])
+            assert heard.statements.count("COMMIT") == 2
+            assert [info.owner for info in await store.runs()] == [None] * 1024
 
     asyncio.run(main())
