@@ -12,15 +12,10 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
+from asyncflow.stores.commit import FORGET
 from asyncflow.stores.database import Database
 from asyncflow.stores.line import Line
 from asyncflow.stores.owners import OwnerLocks
-
-# Only of runs that are still ours: what was asked of one that was overtaken is for its new owner to hear.
-_FORGET = """
-    DELETE FROM requests WHERE key IN (SELECT value FROM json_each(?))
-    AND EXISTS (SELECT 1 FROM runs AS r WHERE r.key = requests.run AND r.owner = ?)
-"""
 
 
 async def become_owner(database: Database, locks: OwnerLocks, lease: float) -> int:
@@ -59,22 +54,10 @@ def claiming(line: Line, owner: int | None, new_owner: int) -> Callable[[Databas
     return claim
 
 
-def releasing(line: Line, owner: int, heard: Sequence[int] = ()) -> Callable[[Database], Awaitable[None]]:
-    """Give a run up, and forget the requests that it has *heard*."""
-
-    async def release(database: Database) -> None:
-        if heard:
-            await database.fetch(_FORGET, (json.dumps(heard), owner))
-        # Under our epoch, so a run that was overtaken stays with who has it now.
-        await database.fetch("UPDATE runs SET owner = NULL WHERE key = ? AND epoch = ?", (line.key, line.epoch))
-
-    return release
-
-
 def forgetting(heard: Sequence[int], owner: int) -> Callable[[Database], Awaitable[None]]:
     """Forget requests that runs of *owner* have heard."""
 
     async def forget(database: Database) -> None:
-        await database.fetch(_FORGET, (json.dumps(heard), owner))
+        await database.fetch(FORGET, (json.dumps(heard), owner))
 
     return forget

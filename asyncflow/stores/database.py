@@ -20,7 +20,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 import aiosqlite
 
 from asyncflow.errors import NotAJournal, StoreError, TransactionMisuse
-from asyncflow.stores.wal_lock import WalLock
+from asyncflow.stores.wal_lock import Taken, WalLock
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -28,8 +28,8 @@ T = TypeVar("T")
 PATIENCE = 20.0
 """Seconds that a statement waits for other processes before it gives up."""
 
-_BUSY_TIMEOUT = 5.0
-# Out of a reader's or writer's way, and short against what it waits for.
+# Between two tries: out of a reader's or writer's way, and short against what it waits for. SQLite itself never waits,
+# since it may be called on the loop.
 _PAUSE = 0.01
 
 # After these the kernel may have forgotten what it could not write, and would call a second fsync a success.
@@ -171,11 +171,22 @@ class Database:
             StoreError: It raised an error of SQLite's. Anything else that it raises goes on as it is.
         """
 
-        # What aiosqlite runs its own methods by, for which it has no public name.
+        return await self._patiently(partial(self._connection.there, fn, *args, **kwargs))
+
+    async def call_here(
+        self, fn: Callable[Concatenate[LendableConnection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """
+        Do the same without a trip to the thread, which is idle, unless there is somebody to wait for.
+
+        For what is over sooner than the trip would be: nothing of it may wait for the disk.
+        """
+
         async def call() -> T:
-            connection: Any = self._connection
-            done: T = await connection._execute(fn, connection._conn, *args, **kwargs)
-            return done
+            try:
+                return self._connection.here(fn, *args, **kwargs)
+            except Taken:
+                return await self._connection.there(fn, *args, **kwargs)
 
         return await self._patiently(call)
 
@@ -192,8 +203,7 @@ class Database:
                     raise StoreError(str(self._failure), path=self.shown) from error
                 loop = asyncio.get_running_loop()
                 if give_up_at is None:
-                    # SQLite has waited for one busy timeout already, or has seen at once that waiting inside is no use.
-                    give_up_at = loop.time() + PATIENCE - _BUSY_TIMEOUT
+                    give_up_at = loop.time() + PATIENCE
                 if not _is_busy(error) or loop.time() >= give_up_at:
                     raise _plain(error, self.shown) from error
             except (OverflowError, UnicodeError) as error:
@@ -276,6 +286,21 @@ class _Connection(aiosqlite.Connection):
         # In the connection's thread, as part of the same trip.
         return await execute(self.turn.around, self._conn, partial(fn, *args, **kwargs))
 
+    async def there(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Call *fn* with the connection in its thread."""
+        # By a method of ours: the thread remembers what it did last while it idles, and so keeps a connection that
+        # nobody has closed. One that is collected complains, in whosever code that happens.
+        done: T = await self._execute(self._call, fn, *args, **kwargs)
+        return done
+
+    def here(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Call *fn* with the connection in this thread; raise Taken if it is not our turn."""
+        act = partial(self._call, fn, *args, **kwargs)
+        return act() if self.turn is None else self.turn.around_now(self._conn, act)
+
+    def _call(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        return fn(self._conn, *args, **kwargs)
+
 
 def _connection(address: str) -> _Connection:
     """
@@ -288,7 +313,7 @@ def _connection(address: str) -> _Connection:
 
     def connect() -> sqlite3.Connection:
         return sqlite3.connect(
-            address, uri=True, isolation_level=None, timeout=_BUSY_TIMEOUT, factory=LendableConnection
+            address, uri=True, isolation_level=None, timeout=0.0, factory=LendableConnection, check_same_thread=False
         )
 
     def make() -> None:

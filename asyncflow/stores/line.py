@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 
 from asyncflow.errors import AsyncflowError
 from asyncflow.interfaces import NewRun
 from asyncflow.states import RunState
+
+
+@attrs.frozen
+class Creation:
+    """
+    What makes a run exist. ``plan`` is None where the file is thought to have it; ``plan_again`` gives it, should it
+    have been purged meanwhile.
+    """
+
+    new: NewRun
+    plan: bytes | None
+    plan_again: Callable[[], bytes]
 
 
 @attrs.define(eq=False)
@@ -64,11 +76,18 @@ class Append:
     blobs: Mapping[str, bytes]
     size_bytes: int
     waiter: asyncio.Future[None] | None
-    new: NewRun | None = None
-    plan: bytes | None = None
-    plan_again: Callable[[], bytes] | None = None
+    creation: Creation | None = None
     watcher: asyncio.Future[None] | None = None
     is_settled: bool = False
+
+
+@attrs.define(eq=False)
+class Release:
+    """A run on its way to be given up, and requests to be forgotten with it. ``done`` may be cancelled."""
+
+    line: Line
+    heard: Sequence[int]
+    done: asyncio.Future[None]
 
 
 def _again(error: AsyncflowError) -> AsyncflowError:

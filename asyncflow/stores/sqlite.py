@@ -25,7 +25,7 @@ from asyncflow.outcomes import Failure
 from asyncflow.states import RunState
 from asyncflow.stores import owners, schema, wal_lock
 from asyncflow.stores.backup import backup
-from asyncflow.stores.claims import become_owner, claiming, forgetting, releasing
+from asyncflow.stores.claims import become_owner, claiming, forgetting
 from asyncflow.stores.database import PATIENCE, Database
 from asyncflow.stores.errand import see_out, send_on_errand
 from asyncflow.stores.line import Line
@@ -335,7 +335,7 @@ class SqliteStore:
 
         def give_up(done: asyncio.Future[T]) -> None:
             if not done.cancelled() and done.exception() is None and self._writer is not None:
-                self._writer.run(releasing(line, self._owner)).add_done_callback(_ignore)
+                self._writer.release(line).add_done_callback(_ignore)
 
         try:
             return await asyncio.shield(pending)
@@ -362,7 +362,7 @@ class SqliteStore:
             run_id=line.run_id,
         )
         # Under our epoch, so a run that was overtaken stays with who has it now, and with all that was asked of it.
-        await writer.run(releasing(line, self._owner, self._heard.pop(line.run_id, ())))
+        await writer.release(line, self._heard.pop(line.run_id, ()))
         if error is not None and not was_told:
             raise error
 

@@ -18,18 +18,11 @@ import attrs
 from asyncflow.interfaces import Make
 from asyncflow.messages import Record
 from asyncflow.outcomes import Failure
+from asyncflow.stores.commit import KEEP_BLOB, USE_BLOB
 from asyncflow.stores.database import Database, LendableConnection
 from asyncflow.stores.line import Line
 from asyncflow.stores.loan import SAVEPOINT, end_loans, lent
 from asyncflow.stores.seal import seal_record
-
-# One that is there is named by what is in it, so it differs only if it is damaged; this mends it. Its own name is
-# looked at too, since an index that is damaged may lead to another.
-KEEP_BLOB = (
-    "INSERT INTO blobs(digest, body) VALUES (?, ?) ON CONFLICT(digest) "
-    "DO UPDATE SET body = excluded.body WHERE digest = excluded.digest AND body IS NOT excluded.body"
-)
-USE_BLOB = "INSERT INTO uses(run, blob) SELECT ?, key FROM blobs WHERE digest = ? ON CONFLICT DO NOTHING"
 
 _KEEP_RECORD = "INSERT INTO records(run, number, at, body, checksum, state) VALUES (?, ?, ?, ?, ?, NULL)"
 

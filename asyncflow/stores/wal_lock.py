@@ -6,9 +6,9 @@ moment; 3.51.3 has mended it. Where an older one is at work, everything on a wri
 threads within the process, and a record lock on the first byte of the owners' file between processes. Reading needs
 none.
 
-The lock is taken in the connection's own thread, before a statement, and let go behind it, or behind the statement that
-ends the transaction which it began. Not sooner: whoever took this lock between two statements of another's transaction
-would wait for SQLite's own write lock while holding the one that the other needs to go on.
+The lock is taken in the thread that uses the connection, before a statement, and let go behind it, or behind the
+statement that ends the transaction which it began. Not sooner: whoever took this lock between two statements of
+another's transaction would wait for SQLite's own write lock while holding the one that the other needs to go on.
 
 A process that is stopped (SIGSTOP) within a commit keeps the lock, and the others wait. That is no worse than without
 it, since such a process keeps SQLite's write lock as well, and a few microseconds are seldom hit. They wait for as long
@@ -65,6 +65,10 @@ class Byte(Protocol):
         ...
 
 
+class Taken(Exception):
+    """Somebody else has the lock at this moment."""
+
+
 class WalLock:
     """The lock as one connection takes it."""
 
@@ -86,6 +90,27 @@ class WalLock:
         """
         if not self._is_held:
             self._take()
+        return self._under(connection, act)
+
+    def around_now(self, connection: sqlite3.Connection, act: Callable[[], T]) -> T:
+        """
+        Do the same without waiting for anyone.
+
+        Raises:
+            Taken: Somebody else has the lock.
+        """
+        if not self._byte.mutex.acquire(blocking=False):
+            raise Taken
+        try:
+            self._is_held = self._byte.try_lock()
+        finally:
+            if not self._is_held:
+                self._byte.mutex.release()
+        if not self._is_held:
+            raise Taken
+        return self._under(connection, act)
+
+    def _under(self, connection: sqlite3.Connection, act: Callable[[], T]) -> T:
         try:
             return act()
         finally:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
-import aiosqlite
 import attrs
 
 from asyncflow.stores import database
+from asyncflow.stores.database import LendableConnection
 
 
 @attrs.frozen
@@ -48,39 +47,35 @@ class Disk:
     n: int = 0
     count: int = 0
 
-    async def ask(self, connection: aiosqlite.Connection, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Have *fn* called in the thread of *connection*, or not."""
-        # What is wanted, without the lock around it.
-        wanted = args[1] if fn.__name__ == "around" else partial(fn, *args)
-        if wanted.func.__name__ == "close":
-            return await _ask(connection, fn, *args, **kwargs)
+    def ask(self, connection: LendableConnection, *args: Any) -> sqlite3.Cursor:
+        """Have *connection* run a statement, or not."""
+        # Nothing is written by going back, and SQLite can always do it. What a function of the user's runs in a
+        # transaction is its own affair.
+        if connection._cursors is not None or args[0].startswith("ROLLBACK"):
+            return _execute(connection, *args)
         self.count += 1
-        fails = self.n and (self.count == self.n or (self.fault.stays and self.count > self.n))
-        # Nothing is written by going back, and SQLite can always do it.
-        if not fails or wanted.args[:1] == ("ROLLBACK",):
-            return await _ask(connection, fn, *args, **kwargs)
+        if not self.n or not (self.count == self.n or (self.fault.stays and self.count > self.n)):
+            return _execute(connection, *args)
         if self.fault.is_done:
-            await _ask(connection, fn, *args, **kwargs)
+            _execute(connection, *args).fetchall()
         error = sqlite3.OperationalError(f"a test lets it fail: {self.fault.name}")
         error.sqlite_errorcode = self.fault.code
         raise error
 
 
-_ask = aiosqlite.Connection._execute
+_execute = LendableConnection.execute
 
 
 @contextmanager
 def installed(disk: Disk) -> Iterator[Disk]:
     """Have every connection of this process ask *disk*, and nobody wait for a lock that stays."""
     patience = database.PATIENCE
-    aiosqlite.Connection._execute = (  # type: ignore[method-assign]
-        lambda connection, *args, **kwargs: disk.ask(connection, *args, **kwargs)  # type: ignore[assignment,misc]
-    )
+    LendableConnection.execute = lambda connection, *args: disk.ask(connection, *args)  # type: ignore[method-assign]
     if disk.fault.stays:
         # So that it gives up at the first try.
         database.PATIENCE = 0.0
     try:
         yield disk
     finally:
-        aiosqlite.Connection._execute = _ask  # type: ignore[method-assign]
+        LendableConnection.execute = _execute  # type: ignore[method-assign]
         database.PATIENCE = patience

@@ -2,8 +2,8 @@
 The points at which a process may die: around each statement of the journal's writer, at each turn of the loop, and
 around each effect. A process counts those of one kind and kills itself at the n-th.
 
-A statement is counted before SQLite runs it and after, in the thread of the connection, so a process also dies when a
-commit is done and nobody has been told.
+A statement is counted before SQLite runs it and after, in the thread that runs it, so a process also dies when a commit
+is done and nobody has been told.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from typing import Any
 
 import aiosqlite
 import attrs
+
+from asyncflow.stores import database
 
 KINDS = ("statement", "step", "effect")
 
@@ -58,8 +60,14 @@ class Points:
 
             return execute(self, call)
 
-        point = self
+        def watch_here(self: Any, *args: Any, **kwargs: Any) -> Any:
+            result = here(self, *args, **kwargs)
+            point("statement")
+            return result
+
+        point, here = self, database._Connection.here
         setattr(aiosqlite.Connection, "_execute", watch)  # noqa: B010
+        setattr(database._Connection, "here", watch_here)  # noqa: B010
 
     def loop(self) -> asyncio.AbstractEventLoop:
         """Return a loop whose every callback is a point: each await that waits ends in one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from asyncflow.codec import Codec
 from asyncflow.codec.records import digest_of
 from asyncflow.errors import StoreError
 from asyncflow.interfaces import NewRun
@@ -21,18 +23,24 @@ from tests.stores.journals import append, create, note, numbers, opened
 
 
 class Heard:
-    """The statements that a store's writer has run."""
+    """The statements that a store's writer has run, each told of before it is run."""
 
     def __init__(self, store: SqliteStore) -> None:
         self.statements: list[str] = []
+        # Set as soon as the loop can know that records are being inserted, before anyone is told that they are.
+        self.inserting = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
         database = store._database
         assert database is not None
-        self._fetchall = database._connection.execute_fetchall
-        database._connection.execute_fetchall = self  # type: ignore[assignment,method-assign]
+        connection = database._connection._conn
+        self._execute = connection.execute
+        connection.execute = self  # type: ignore[assignment,method-assign]
 
     def __call__(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
         self.statements.append(sql)
-        return self._fetchall(sql, parameters)
+        if sql.startswith("INSERT INTO records"):
+            self._loop.call_soon_threadsafe(self.inserting.set)
+        return self._execute(sql, parameters)
 
     def inserts(self) -> int:
         return sum(sql.startswith("INSERT INTO records") for sql in self.statements)
@@ -65,9 +73,7 @@ def test_what_gathers_while_a_commit_runs_goes_into_the_next(tmp_path: Path) -> 
             journals = await asyncio.gather(*[create(store, f"run-{which}") for which in range(100)])
             heard = Heard(store)
             first = asyncio.ensure_future(append(journals[0], 1))
-            # The append begins; the writer does; the first commit is on its way.
-            for _ in range(3):
-                await asyncio.sleep(0)
+            await heard.inserting.wait()
             assert heard.inserts() == 1
             await asyncio.gather(first, *[append(journal, 2) for journal in journals])
             assert heard.inserts() == 2
@@ -91,8 +97,9 @@ def test_runs_that_start_together_share_transactions(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-def test_a_batch_is_bounded(tmp_path: Path) -> None:
+def test_a_batch_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SQLite takes so many parameters, and a commit of everything would keep the first waiting for the last."""
+    monkeypatch.setattr(writer_module, "_BATCH_ROWS", 256)
 
     async def main() -> None:
         async with opened(tmp_path / "runs.db") as store:
@@ -122,7 +129,7 @@ def test_a_batch_is_synced_if_one_of_its_runs_asks_for_it(tmp_path: Path) -> Non
 
             def synced() -> str:
                 last = [sql for sql in heard.statements if sql.startswith("PRAGMA synchronous")][-1]
-                assert heard.statements[-1].startswith("INSERT INTO records")
+                assert heard.statements[-1].startswith(("INSERT INTO records", "COMMIT"))
                 return last.rpartition(" ")[2]
 
             await append(full, 1)
@@ -169,8 +176,7 @@ def test_a_lazy_record_that_comes_while_a_commit_runs_is_not_forgotten(tmp_path:
             lazy, other = await create(store, "a", durability="lazy"), await create(store, "b")
             heard = Heard(store)
             pending = asyncio.ensure_future(append(other, 1))
-            for _ in range(3):
-                await asyncio.sleep(0)
+            await heard.inserting.wait()
             assert heard.inserts() == 1
             lazy.append(note(1), {}, RunState.RUNNING)
             await pending
@@ -304,3 +310,140 @@ def test_nothing_is_left_open(tmp_path: Path) -> None:
 async def main_again(folder: Path) -> None:
     async with opened(folder / "runs.db") as store:
         await append(await store.claim("a"), 2)
+
+
+# --- On the loop ------------------------------------------------------------------------------------------------------
+
+
+class Trips:
+    """How often the thread of a store's writer has been asked for something."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self.count = 0
+        self.asked = asyncio.Event()
+        database = store._database
+        assert database is not None
+        self._execute = database._connection._execute
+        database._connection._execute = self  # type: ignore[method-assign,assignment]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.count += 1
+        self.asked.set()
+        return self._execute(*args, **kwargs)
+
+
+def test_what_is_brief_is_committed_without_a_trip_to_the_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trip costs twice what the commit does; what is synced or large makes it nevertheless."""
+    monkeypatch.setattr(writer_module, "_BRIEF_SECONDS", 3600.0)  # however busy this machine is
+
+    async def main() -> None:
+        async with opened(tmp_path / "runs.db") as store:
+            journal, full = await create(store, "a"), await create(store, "full", durability="full")
+            trips = Trips(store)
+            for number in range(1, 6):
+                await append(journal, number)
+            assert trips.count == 0
+            await append(journal, 6, "x" * 100_000)
+            assert trips.count == 1
+            await append(full, 1)
+            assert trips.count == 2
+            assert await numbers(store, "a") == list(range(7))
+
+    asyncio.run(main())
+
+
+def test_the_loop_waits_for_nobody_who_writes(tmp_path: Path) -> None:
+    """Another engine within a commit, or another program, is waited for where nobody is held up by that."""
+
+    async def main() -> None:
+        async with opened(tmp_path / "runs.db") as store:
+            journal, database = await create(store, "a"), store._database
+            assert database is not None
+            turned = asyncio.Event()
+
+            stranger = sqlite3.connect(tmp_path / "runs.db", isolation_level=None)
+            stranger.execute("BEGIN IMMEDIATE")
+            waiting = asyncio.ensure_future(append(journal, 1))
+            asyncio.get_running_loop().call_later(0.02, turned.set)
+            await turned.wait()
+            assert not waiting.done(), "and the loop has turned"
+            stranger.execute("ROLLBACK")
+            stranger.close()
+            await waiting
+
+            turn = database._connection.turn
+            if turn is not None:  # this SQLite needs none
+                trips = Trips(store)
+                with turn._byte.mutex:
+                    waiting = asyncio.ensure_future(append(journal, 2))
+                    await trips.asked.wait()
+                await waiting
+
+    asyncio.run(main())
+
+
+def test_after_a_commit_that_took_long_the_next_ones_leave_the_loop_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel that makes writers wait, since the disk lags behind, must hold up a run and not the application."""
+    monkeypatch.setattr(writer_module, "_BRIEF_SECONDS", 3600.0)
+    monkeypatch.setattr(writer_module, "_SLOW_FOR", 3600.0)
+
+    async def main() -> None:
+        async with opened(tmp_path / "runs.db") as store:
+            journal = await create(store, "a")
+            trips = Trips(store)
+            monkeypatch.setattr(writer_module, "_BRIEF_SECONDS", 0.0)
+            await append(journal, 1)
+            assert trips.count == 0
+            await append(journal, 2)
+            assert trips.count == 1
+
+    asyncio.run(main())
+
+
+def test_an_interrupt_within_a_commit_leaves_nobody_waiting(tmp_path: Path) -> None:
+    """Python raises it wherever the main thread is, and whoever closes the engine then would wait for ever."""
+    with asyncio.Runner() as runner:
+        store = SqliteStore(tmp_path / "runs.db", codec=Codec())
+        runner.run(store.open())
+        journal = runner.run(create(store, "a"))
+        database = store._database
+        assert database is not None
+        connection = database._connection._conn
+        execute = connection.execute
+
+        def interrupted(sql: str, *parameters: Any) -> Any:
+            if sql.startswith("INSERT INTO records"):
+                raise KeyboardInterrupt
+            return execute(sql, *parameters)
+
+        connection.execute = interrupted  # type: ignore[assignment,method-assign]
+        written = runner.get_loop().create_task(append(journal, 1))
+        with pytest.raises(KeyboardInterrupt):
+            runner.run(asyncio.wait_for(asyncio.shield(written), 30))
+        connection.execute = execute  # type: ignore[method-assign]
+        with pytest.raises(StoreError, match="could not be written, since that was interrupted: KeyboardInterrupt"):
+            runner.run(append(journal, 2))
+        runner.run(journal.release())
+        assert isinstance(written.exception(), StoreError)
+        assert runner.run(numbers(store, "a")) == [0]
+        runner.run(store.close())
+
+
+def test_as_many_runs_as_fit_begin_and_end_in_one_commit(tmp_path: Path) -> None:
+    """The largest statements are within what SQLite takes."""
+
+    async def main() -> None:
+        async with opened(tmp_path / "runs.db") as store:
+            store._plans.add("plan")  # so that they all come in the same turn of the loop
+            heard = Heard(store)
+            journals = await asyncio.gather(*[create(store, f"run-{which}") for which in range(1024)])
+            assert heard.inserts() == 1
+            await asyncio.gather(*[journal.release() for journal in journals])
+            assert heard.statements.count("COMMIT") == 2
+            assert [info.owner for info in await store.runs()] == [None] * 1024
+
+    asyncio.run(main())
