@@ -165,12 +165,13 @@ def root_page(path: Path, name: str) -> slice:
     return slice((page - 1) * 4096, page * 4096)
 
 
-def test_a_page_that_cannot_be_read_is_a_finding(tmp_path: Path) -> None:
+@pytest.mark.parametrize("table", ["records", "plans"])
+def test_a_page_that_cannot_be_read_is_a_finding(tmp_path: Path, table: str) -> None:
     """One torn page must not keep the rest from being looked at, nor end in a traceback."""
     path = tmp_path / "runs.db"
     written(path)
     body = bytearray(path.read_bytes())
-    body[root_page(path, "records")] = b"\xff" * 4096
+    body[root_page(path, table)] = b"\xff" * 4096
     path.write_bytes(body)
     found = [each.what for each in af.verify(path) if each.where == "the file"]
     assert any(what.startswith("SQLite cannot read on: ") for what in found)
