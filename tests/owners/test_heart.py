@@ -1,4 +1,4 @@
-"""What other processes ask of an engine's runs, and what they leave to it: requests, takeovers, orphans."""
+"""What other processes ask of an engine's runs, and what they leave to it: requests, takeovers, orphans, old plans."""
 
 from __future__ import annotations
 
@@ -134,5 +134,25 @@ def test_what_another_was_quicker_to_take_is_looked_at_again(tmp_path: Path) -> 
             assert gleaner.found == ["busy"], "the one that was busy is looked at again"
             assert taken.count("look at ended") == 2, "the other has not changed since"
             assert "look at ours" not in taken
+
+    asyncio.run(main())
+
+
+def test_what_starts_over_follows_the_flow_of_today(tmp_path: Path) -> None:
+    """Nothing of the old one is gone on with, so there is nothing to refuse; and a purge keeps the new plan too."""
+
+    @af.task(provides="n")
+    async def one() -> int:
+        return 1
+
+    @af.task(provides="n")
+    async def two() -> int:
+        return 2
+
+    async def main() -> None:
+        async with af.Engine(tmp_path / "runs.db") as engine:
+            assert await engine.run(af.linear("count", one), run_id="r") == {"n": 1}
+            assert await (await engine.reset("r", af.linear("count", two))) == {"n": 2}
+        assert list(af.verify(tmp_path / "runs.db")) == []
 
     asyncio.run(main())
