@@ -29,8 +29,8 @@ class _Asking:
         """Want no answer any more, and stop whoever is thinking about it."""
         if self.is_wanted:
             self.is_wanted = False
-            if self.work is not None:
-                self.work.stop()
+            assert self.work is not None  # what drops it comes in a later turn than the one that asked
+            self.work.stop()
 
 
 def _stray(what: str, error: BaseException) -> StrayCancellation:

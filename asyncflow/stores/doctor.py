@@ -16,6 +16,7 @@ from asyncflow.stores.writer import CHECKPOINT_BYTES
 
 _NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "afs", "glusterfs", "ceph", "lustre"})
 _ESCAPED = re.compile(r"\\([0-7]{3})")  # how a mount's path has a blank
+_MOUNTS = Path("/proc/self/mounts")
 
 
 @attrs.frozen
@@ -62,7 +63,7 @@ def _file_system(real: str) -> Remark:
 def _kind_of(folder: Path) -> str:
     """Return the type of the file system that *folder* is on, as the kernel calls it; empty where nobody says."""
     try:
-        lines = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = _MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return ""
     return _kind_among(lines, folder)

@@ -209,8 +209,10 @@ class SqliteStore:
                 f"journal {self._shown!r} cannot be made: there is no folder {str(path.parent)!r}; create it first",
                 path=self._shown,
             )
+        # Again, since links may have changed. Not by pathlib, which has an error of its own for links in a circle.
+        place = Path(os.path.realpath(path))
         with _opening:
-            if not _opened_here[path.resolve()]:
+            if not _opened_here[place]:
                 # Else it is a journal, and to close a file drops every POSIX lock that this process has on it, also
                 # those of SQLite.
                 try:
@@ -220,8 +222,8 @@ class SqliteStore:
                         f"journal {self._shown!r} cannot be read: {error.strerror}; check its permissions",
                         path=self._shown,
                     ) from error
-            self._place = path.resolve()
-            _opened_here[self._place] += 1
+            self._place = place
+            _opened_here[place] += 1
 
     async def close(self) -> None:
         """Write what is to be written, release every run, and stop being an owner, also if the caller is cancelled."""
@@ -490,5 +492,4 @@ class SqliteStore:
 
 def _ignore(done: asyncio.Future[None]) -> None:
     """Look at how it went, so that the loop does not complain: closing the store gives up whatever is left."""
-    if not done.cancelled():
-        done.exception()
+    done.exception()

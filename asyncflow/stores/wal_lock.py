@@ -115,14 +115,7 @@ class WalLock:
             return act()
         finally:
             if not _is_in_transaction(connection):
-                self.let_go()
-
-    def let_go(self) -> None:
-        """Let the others write, if the lock is held."""
-        if self._is_held:
-            self._is_held = False
-            self._byte.unlock()
-            self._byte.mutex.release()
+                self._let_go()
 
     def _take(self) -> None:
         give_up_at = time.monotonic() + self._patience
@@ -140,6 +133,11 @@ class WalLock:
             self._byte.mutex.release()
             raise
         self._is_held = True
+
+    def _let_go(self) -> None:
+        self._is_held = False
+        self._byte.unlock()
+        self._byte.mutex.release()
 
     def _held_by(self, who: str) -> StoreError:
         return StoreError(

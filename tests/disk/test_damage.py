@@ -190,6 +190,40 @@ def test_a_run_that_the_table_or_the_index_has_lost_is_missed(tmp_path: Path, na
     asyncio.run(main())
 
 
+def test_a_list_out_of_order_is_not_believed(tmp_path: Path) -> None:
+    """SQLite looks for a run by halving: where rows have changed places, it finds some and misses others."""
+    path = tmp_path / "runs.db"
+
+    async def main() -> None:
+        async with opened(path) as store:
+            with pytest.raises(StoreError, match=r"the list of runs in journal .* is damaged: it is out of order"):
+                await store.runs()
+
+    three_runs(path)
+    begin = (root_page(path, "runs") - 1) * 4096 + 8
+    body = bytearray(path.read_bytes())
+    body[begin : begin + 4] = body[begin + 2 : begin + 4] + body[begin : begin + 2]
+    path.write_bytes(body)
+    asyncio.run(main())
+
+
+def test_a_run_that_has_more_records_than_it_knows_is_not_believed(tmp_path: Path) -> None:
+    """Its row is of yesterday, or its last records are of a run that never was; to go on from either is wrong."""
+    path = tmp_path / "runs.db"
+
+    async def main() -> None:
+        async with opened(path) as store:
+            with pytest.raises(CorruptRecord, match=r"run 'b' in .* it should have 2 records, and 3 are found"):
+                await store.read("b")
+
+    three_runs(path)
+    change(
+        path,
+        "UPDATE runs SET records = 2, last = (SELECT checksum FROM records WHERE run = 2 AND number = 1) WHERE key = 2",
+    )
+    asyncio.run(main())
+
+
 def test_an_index_that_leads_to_another_run_is_not_believed(tmp_path: Path) -> None:
     """Found by turning bytes: one in the index, and who asks for a run is told of another, in good order."""
     path = tmp_path / "runs.db"

@@ -450,3 +450,25 @@ def test_a_cancel_drops_a_question() -> None:
     stage.play(most=1)
     stage.tell(m.CancelRequested("enough"))
     assert stage.play().told == "a cancel -a CANCELLED"
+
+
+def test_a_flow_of_which_a_part_is_skipped_is_asked_about_all_the_same() -> None:
+    """Its condition may have a large value to fetch first; what another skips of it meanwhile is no answer for it."""
+
+    async def read(v: str) -> None: ...
+
+    inner = af.unordered("inner", af.task(name="reads")(read), t("q"), when=yes)
+    stage = Stage(af.graph("g", t("x", provides="v", when=no, depth="all"), inner))
+    machine = stage.machine
+    [flow] = [index for index, guard in enumerate(machine.plan.guards) if guard.scope >= 0]
+    assert machine.due() == [m.Evaluate(flow)]
+    assert machine.due() == [m.Evaluate(1 - flow)]
+    machine.apply(m.ConditionAnswered(1 - flow, False))
+    assert machine.due() == [m.Skip(0)]
+    machine.apply(m.TaskSkipped(0))
+    assert machine.expects_condition(flow)
+    machine.apply(m.ConditionAnswered(flow, True))
+    assert machine.due() == [m.Skip(1)]
+    machine.apply(m.TaskSkipped(1))
+    [command] = machine.due()
+    assert isinstance(command, m.Start) and command.task == 2

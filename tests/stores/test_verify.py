@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 import asyncflow as af
+from asyncflow.stores import verify as verify_module
 from asyncflow.stores.doctor import _kind_among
-from asyncflow.stores.seal import seal_record
+from asyncflow.stores.schema import VERSION
+from asyncflow.stores.seal import seal_record, seal_run
 
 
 @af.task
@@ -153,3 +155,122 @@ def test_the_doctor_names_a_dead_owner_and_changes_nothing(tmp_path: Path) -> No
     database.close()
     [owner] = [remark for remark in af.doctor(path) if remark.about == "owner"]
     assert owner.is_trouble and "process 7 on elsewhere, 1 runs: dead" in owner.found
+
+
+def test_a_journal_of_another_version_says_who_can_read_it(tmp_path: Path) -> None:
+    """Reading one by the rules of another would find damage where there is none."""
+    path = tmp_path / "runs.db"
+    written(path)
+    for version, error, words in (
+        (VERSION + 1, af.SchemaTooNew, f"has journal version {VERSION + 1} and this asyncflow reads up to {VERSION}"),
+        (1, af.StoreError, f"has journal version 1; open it once with an Engine, which brings it to {VERSION}"),
+    ):
+        with sqlite3.connect(path) as database:
+            database.execute(f"PRAGMA user_version = {version}")
+        database.close()
+        with pytest.raises(error, match=words):
+            list(af.verify(path))
+
+
+def root_page(path: Path, name: str) -> slice:
+    """Return where in the file the first page of a table or an index is."""
+    database = sqlite3.connect(path)
+    [(page,)] = database.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (name,)).fetchall()
+    database.close()
+    return slice((page - 1) * 4096, page * 4096)
+
+
+@pytest.mark.parametrize("table", ["records", "plans"])
+def test_a_page_that_cannot_be_read_is_a_finding(tmp_path: Path, table: str) -> None:
+    """One torn page must not keep the rest from being looked at, nor end in a traceback."""
+    path = tmp_path / "runs.db"
+    written(path)
+    body = bytearray(path.read_bytes())
+    body[root_page(path, table)] = b"\xff" * 4096
+    path.write_bytes(body)
+    found = [each.what for each in af.verify(path) if each.where == "the file"]
+    assert any(what.startswith("SQLite cannot read on: ") for what in found)
+
+
+def test_what_sqlite_itself_finds_is_a_finding(tmp_path: Path) -> None:
+    """An index that lacks a row answers wrongly, and each row for itself is whole."""
+    path = tmp_path / "runs.db"
+    written(path)
+    body = bytearray(path.read_bytes())
+    page = root_page(path, "sqlite_autoindex_runs_1")
+    rows = slice(page.start + 3, page.start + 5)
+    body[rows] = (int.from_bytes(body[rows], "big") - 1).to_bytes(2, "big")
+    path.write_bytes(body)
+    found = [each.what for each in af.verify(path) if each.where == "the file"]
+    assert any(what.startswith("SQLite says: ") for what in found)
+
+
+@pytest.mark.parametrize(
+    ("statements", "what"),
+    [
+        (["DELETE FROM records WHERE run = 1"], "has no records"),
+        (["UPDATE records SET at = 'noon' WHERE run = 1 AND number = 1"], "its checksum is wrong"),
+        (["INSERT INTO purged(run, plan) VALUES (1, 'p')"], "is noted as purged, and is there"),
+    ],
+)
+def test_damage_of_a_run_is_found_and_named(tmp_path: Path, statements: list[str], what: str) -> None:
+    """What SQLite itself takes for good order."""
+    path = tmp_path / "runs.db"
+    written(path)
+    with sqlite3.connect(path) as database:
+        for statement in statements:
+            database.execute(statement)
+    database.close()
+    assert what in [each.what for each in af.verify(path) if "run-1" in each.where]
+
+
+def test_what_was_sealed_and_makes_no_sense_is_found(tmp_path: Path) -> None:
+    """A seal proves that bytes are as they were written, not that they were right when they were."""
+    path = tmp_path / "runs.db"
+    written(path)
+    with sqlite3.connect(path) as database:
+        [(at, state)] = database.execute("SELECT at, state FROM records WHERE run = 1 AND number = 1").fetchall()
+        database.execute(
+            "UPDATE records SET body = ?, checksum = ? WHERE run = 1 AND number = 1",
+            (b"nothing", seal_record(1, 1, at, state, b"nothing")),
+        )
+        [row] = database.execute("SELECT id, flow, flow_ref, durability, created FROM runs WHERE key = 2").fetchall()
+        run_id, flow, flow_ref, durability, created = row
+        sealed = seal_run(run_id, flow, flow_ref, "another", durability, created)
+        database.execute("UPDATE runs SET plan = 'another', seal = ? WHERE key = 2", (sealed,))
+    database.close()
+    found = {each.where: each.what for each in af.verify(path)}
+    assert found["record 1 of run 'run-1'"].startswith("cannot be decoded: ")
+    assert found["run 'run-2'"] == "is listed under a plan that it did not begin with"
+
+
+def test_a_run_that_is_purged_meanwhile_is_no_finding(tmp_path: Path) -> None:
+    """It is run beside a service that purges; what has gone in good order is not lost."""
+    path = tmp_path / "runs.db"
+    written(path)
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE runs SET state = 'FAILED' WHERE key = 1")
+    database.close()
+    findings = af.verify(path)
+    assert next(findings).where == "run 'run-1'"
+
+    async def main() -> None:
+        async with af.Engine(path) as engine:
+            assert await engine.purge(older_than=0, states=[af.RunState.SUCCEEDED]) == ["run-2"]
+
+    asyncio.run(main())
+    assert list(findings) == []
+
+
+def test_any_number_of_plans_is_looked_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A journal of years has thousands, and memory for a few; who comes back to the first reads it again."""
+    monkeypatch.setattr(verify_module, "_PLANS_KEPT", 1)
+    path = tmp_path / "runs.db"
+
+    async def main() -> None:
+        async with af.Engine(path) as engine:
+            for name in ("a", "b", "a"):
+                await engine.run(af.linear(name, load), {"n": 1})
+
+    asyncio.run(main())
+    assert list(af.verify(path)) == []
