@@ -77,9 +77,11 @@ class World:
         self.undone: set[str] = set()  # paths whose revert is done on record
         self.reverted: list[str] = []
         self.calls = 0
+        self.look: Callable[[], None] = lambda: None  # brings what is on record up to date
 
     def enter(self, kind: str, ctx: Context) -> None:
         self.calls += 1
+        self.look()
         if self.at_work[ctx.path]:
             self.problems.append(f"{kind} of {ctx.path} while another body of it is at work")
         if (kind, ctx.path, ctx.attempt) not in self.durable:

@@ -31,10 +31,11 @@ Trouble = Callable[[int, Any], None]
 class WatchedJournal:
     """A journal in memory that tells the world what is on record, before anybody acts on it."""
 
-    grows = lags = False
+    lags = False
 
-    def __init__(self, journal: MemoryJournal, appended: Callable[[m.Record], None]) -> None:
+    def __init__(self, journal: MemoryJournal, appended: Callable[[m.Record], None], *, grows: bool) -> None:
         self.run_id = journal.run_id
+        self.grows = grows
         self._journal = journal
         self._appended = appended
         self.records, self.blob, self.release = journal.records, journal.blob, journal.release
@@ -47,17 +48,18 @@ class WatchedJournal:
 class WatchedStore(MemoryStore):
     """A store in memory whose journals tell of each record."""
 
-    def __init__(self, appended: Callable[[m.Record], None]) -> None:
+    def __init__(self, appended: Callable[[m.Record], None], *, grows: bool = False) -> None:
         super().__init__()
         self._appended = appended
+        self._grows = grows
 
     async def create(self, *args: Any) -> Any:
         journal = await super().create(*args)
         self._appended(args[2])
-        return WatchedJournal(journal, self._appended)
+        return WatchedJournal(journal, self._appended, grows=self._grows)
 
     async def claim(self, run_id: str) -> Any:
-        return WatchedJournal(await super().claim(run_id), self._appended)
+        return WatchedJournal(await super().claim(run_id), self._appended, grows=self._grows)
 
 
 @attrs.define
@@ -82,7 +84,10 @@ class Journey:
 
 
 class Traveller:
-    """Makes journeys with one flow. *turn* is how many events a turn may have, *engine_options* are every engine's."""
+    """
+    Makes journeys with one flow. *turn* is how many events a turn may have, *engine_options* are every engine's; where
+    the journal *grows*, plain tasks are performed in one go.
+    """
 
     def __init__(
         self,
@@ -90,10 +95,12 @@ class Traveller:
         *,
         deadline: float | None = None,
         turn: int = supervisor.EVENTS_A_TURN,
+        grows: bool = False,
         **engine_options: Any,
     ) -> None:
         self.built = built
         self.turn = turn
+        self.grows = grows
         self.plan = built.flow.compile()
         self.deadline = deadline
         self.engine_options = engine_options
@@ -121,7 +128,8 @@ class Traveller:
         world = self.built.world = _world_after(prefix, self.plan.path)
         self._let_into(world)
         watcher = _Watcher(world, self, prefix, trouble, watch=watch)
-        store = WatchedStore(watcher.appended)
+        store = WatchedStore(watcher.appended, grows=self.grows)
+        world.look = watcher.look
         if prefix:
             await _lay_down(store, prefix)
         engine = Engine(store=store, clock=LoopClock(), cancel_grace=CANCEL_GRACE, grace=1.0, **self.engine_options)
@@ -140,6 +148,7 @@ class Traveller:
             except (RunCancelled, RunSuspended):
                 pass
             records = await store.read("run")
+            watcher.look()
             # Bodies that were left behind are gone by then.
             await asyncio.sleep(OUTLIVES + 1)
             assert len(await store.read("run")) == len(records), "a run that is over goes on writing"
@@ -168,6 +177,9 @@ class _Watcher:
         self._trouble = trouble
         self._replay: RunMachine | None = None
         self._watch = watch
+        self._grows = traveller.grows
+        self._last: m.Record | None = None
+        self._seen = 0  # of the events of the last record
         self._count = len(prefix)
         self._records = list(prefix)
         for record in prefix:
@@ -175,7 +187,17 @@ class _Watcher:
         if prefix and watch:
             self._replay = _fold(prefix, self._plan)
 
+    def look(self) -> None:
+        """Take note of what the last record has been given since it was appended."""
+        if self._last is not None and len(self._last.events) > self._seen:
+            more = m.Record(self._last.at, self._last.events[self._seen :])
+            self._seen = len(self._last.events)
+            _note(self._world, more, self._plan.path)
+            self.model.take(more)
+
     def appended(self, record: m.Record) -> None:
+        self.look()
+        self._last, self._seen = record, len(record.events)
         try:
             self._see(record)
         except AssertionError as error:
@@ -192,7 +214,7 @@ class _Watcher:
                 self._replay = _fold([record], self._plan)
             return
         run = self.engine._launcher.runs["run"]
-        if self._replay is not None:
+        if self._replay is not None and not self._grows:  # what grows is complete at the end only
             for event in record.events:
                 self._replay.apply(event)
             compare(self._replay, run.supervisor.machine)
