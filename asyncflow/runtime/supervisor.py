@@ -195,7 +195,11 @@ class Supervisor:
             return
         if self._is_over:
             return  # by a body that was left behind
-        if self._riders.add(event) and self._announcer:
+        if not self._riders.add(event):
+            return
+        if self._page.events is not None:
+            self._page.events.extend(self._riders.take())
+        if self._announcer:
             self._announcer.publish(self._narrator.aside(self.clock.now(), event))
 
     def commit(self, make: MakeEvent, settle: Settle) -> None:
@@ -224,6 +228,7 @@ class Supervisor:
             self.machine.apply(event)
         self.machine.calm_down()
         self._appended(record.at, list(record.events), 0)
+        self._may_grow(record.at, record.events)
 
     def rest(self) -> None:
         """Take the run as it is, to be read: it has ended, and nothing more happens in it."""
@@ -334,12 +339,12 @@ class Supervisor:
         if not (machine.line and machine.is_calm):  # what is in hand comes before what has come in
             self._drain()
         if machine.is_calm and self.stepper is None and not dispatcher.has_limits and machine.is_busy():
-            if self.loop_executor is not None and (self._journal.grows or self._journal.lags):
+            if self.loop_executor is not None and self._may_go_ahead():
                 self._sprint(self.loop_executor)
             else:
                 dispatcher.begin(machine.starts(EVENTS_A_TURN))
-            if machine.is_calm:  # else an input could not be read
-                return machine.has_starts() or not machine.bodies
+            if machine.is_calm and machine.is_busy():  # else it has come to its end, or an input could not be read
+                return machine.has_starts()
         while commands := machine.due(EVENTS_A_TURN):
             dispatcher.answer(commands)
             if len(self._events) >= EVENTS_A_TURN:
@@ -348,6 +353,10 @@ class Supervisor:
                 break  # a step of its own, so that whoever steps may leave before
         dispatcher.serve()
         return bool(commands)
+
+    def _may_go_ahead(self) -> bool:
+        """Whether bodies may be called before their turn is over: nobody would see what they tell before their start."""
+        return not self._announcer and (self._journal.grows or self._journal.lags)
 
     def _sprint(self, loop: CoroutineExecutor) -> None:
         """Perform some of what is ready in one go, ahead of its record where that may lag, else on it."""
@@ -431,7 +440,7 @@ class Supervisor:
         """Put this turn's events on record; return what waits until that is durable, or None where it is already."""
         page = self._page.events
         if page is not None:
-            if self.machine.is_calm and not self._riders.waiting:
+            if self.machine.is_calm and not self._announcer:
                 page.extend(self._events)
                 self._tell(self._page.at, self._events)
                 self._events = []
@@ -447,9 +456,12 @@ class Supervisor:
         if written is not None:
             return self._durable(written, at, events, len(riders))
         self._appended(at, events, len(riders), is_durable=False)
-        if self._journal.grows and self.machine.is_calm and self.stepper is None:
-            self._page.keep_open(at, whole)
+        self._may_grow(at, whole)
         return None
+
+    def _may_grow(self, at: float, events: list[m.Event]) -> None:
+        if self._journal.grows and self.machine.is_calm and self.stepper is None:
+            self._page.keep_open(at, events)
 
     async def _durable(self, written: Awaitable[None], at: float, events: list[m.Event], riders: int) -> None:
         try:
