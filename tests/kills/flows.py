@@ -135,7 +135,12 @@ def play_of(seed: int) -> Play:
 
 @attrs.frozen
 class Extra:
-    """A task at a flow's end that was not always there; one that *follows* reads what the extra before it gives."""
+    """
+    A task that is not in each version of a flow; one that *follows* reads what the extra before it gives.
+
+    Those with an odd number stand at the end. Those with an even one stand before everything else, so that they have
+    long ended when somebody takes them out; none is added there later, for what comes behind may have begun.
+    """
 
     number: int
     follows: bool = False
@@ -169,8 +174,8 @@ def extras_from(text: str) -> Extras:
     return tuple(Extra(int(word.rstrip("+")), word.endswith("+")) for word in text.split())
 
 
-def changed(extras: Extras, life: int, rng: random.Random) -> Extras:
-    """Return what somebody has made of *extras* between two lives."""
+def changed(extras: Extras, life: int, rng: random.Random, *, is_new: bool) -> Extras:
+    """Return what somebody has made of *extras* between two lives; of a run that *is_new*, all that there may be."""
     found = list(extras)
     if found and rng.random() < 0.4:
         del found[rng.randrange(len(found))]
@@ -179,7 +184,9 @@ def changed(extras: Extras, life: int, rng: random.Random) -> Extras:
         found[at] = Extra(found[at].number, not found[at].follows)
     if rng.random() < 0.8:
         # Never the number of one that was there before: that would be the same task, come back.
-        found.extend(Extra(life * 3 + more, rng.random() < 0.5) for more in range(rng.randint(1, 3)))
+        for more in range(rng.randint(1, 3)):
+            is_first = is_new and rng.random() < 0.6
+            found.append(Extra(2 * (3 * life + more) + (not is_first), rng.random() < 0.5))
     return tuple(found)
 
 
@@ -225,12 +232,14 @@ def script_of(play: Play, run_id: str, extras: Extras = ()) -> Script:
     tree = _in_line(_timeless(tree))
     world = Outside(seed, rng.choice((0.1, 0.2, 0.4)))
     if play.sort in ("growing", "changing"):
-        before = (None, *extras)
-        more = tuple(
+        first = [extra for extra in extras if play.sort == "changing" and not extra.number % 2]
+        extras = (*first, *(extra for extra in extras if extra not in first))
+        leaves = [
             Leaf(extra.name, extra.gives, ((one.gives, False),) if extra.follows and one else ())
-            for one, extra in zip(before, extras, strict=False)
-        )
-        tree = attrs.evolve(tree, kind="linear", items=(*tree.items, *more), links=())
+            for one, extra in zip((None, *extras), extras, strict=False)
+        ]
+        items = (*leaves[: len(first)], *tree.items, *leaves[len(first) :])
+        tree = attrs.evolve(tree, kind="linear", items=items, links=())
     return Script(tree, world, True, seed, play.asks, play.never_revert)
 
 

@@ -115,7 +115,7 @@ async def _take_changed(engine: af.Engine, play: Play, run_id: str, *, is_new: b
         store = engine._store
         named = plans_named(await store.read(run_id))
         had = flows.extras_of(recorded.decode(await store.plan(named[-1])))
-    flow = flows.flow_of(play.seed, run_id, flows.written(flows.changed(had, life, rng)))
+    flow = flows.flow_of(play.seed, run_id, flows.written(flows.changed(had, life, rng, is_new=is_new)))
     if is_new:
         await engine.start(flow, run_id=run_id, never_revert=play.never_revert)
         return
