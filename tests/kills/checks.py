@@ -202,10 +202,25 @@ class Watcher:
         }
         wanted = script.expected()
         del wanted["undone"]
+        if wanted["state"] == "REVERTED" and self._forsaken(run_id, machine.plan):
+            wanted["state"] = "FAILED"  # what is gone from the flow could not be undone
         wanted["values"] = {path: value for path, value in wanted["values"].items() if script.trait(path) != "unkept"}
         found, wanted = alike(found), alike(wanted)
         differences = {what: (found[what], wanted[what]) for what in wanted if found[what] != wanted[what]}
         assert not differences, f"{run_id} (found, wanted): {differences}"
+
+    def _forsaken(self, run_id: str, now: Plan) -> set[str]:
+        """Return the paths of tasks that are gone, and had ended well and not been undone by then."""
+        done: set[str] = set()
+        for plan, event in self._followed([self._codec.decode_record(body) for body in self._trails[run_id].bodies]):
+            match event:
+                case m.AttemptSucceeded(task=task):
+                    done.add(plan.path(task))
+                case m.RevertSucceeded(task=task):
+                    done.discard(plan.path(task))
+                case _:
+                    pass
+        return done - {now.path(task) for task in range(now.size)}
 
     def _open(self, database: sqlite3.Connection, sealed: Any) -> Any:
         if sealed.blob is not None:

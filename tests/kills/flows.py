@@ -128,7 +128,10 @@ def play_of(seed: int) -> Play:
     # Of a third of all seeds; what the others have found before is still found by them.
     asks = seed % 3 == 1
     if asks and sort in ("ordered", "growing"):
-        sort = rng.choice(("ordered", "changing"))
+        sort = rng.choice(("ordered", "changing", "changing"))
+        if sort == "changing":
+            # Who recovers has the flow with which the run began; and what matters comes late in a life.
+            recovers, reach = rng.random() < 0.2, rng.choice((2, 3))
     never_revert = asks and not trouble and rng.random() < 0.3
     return Play(seed, sort, durability, runs, recovers, trouble, reach, asks, never_revert)
 
@@ -177,16 +180,16 @@ def extras_from(text: str) -> Extras:
 def changed(extras: Extras, life: int, rng: random.Random, *, is_new: bool) -> Extras:
     """Return what somebody has made of *extras* between two lives; of a run that *is_new*, all that there may be."""
     found = list(extras)
-    if found and rng.random() < 0.4:
+    if found and rng.random() < 0.5:
         del found[rng.randrange(len(found))]
-    if found and rng.random() < 0.4:
-        at = rng.randrange(len(found))
+    if found and rng.random() < 0.6:
+        at = min(rng.randrange(len(found)), rng.randrange(len(found)))  # rather one that has started
         found[at] = Extra(found[at].number, not found[at].follows)
-    if rng.random() < 0.8:
+    if is_new or rng.random() < 0.4:
         # Never the number of one that was there before: that would be the same task, come back.
-        for more in range(rng.randint(1, 3)):
+        for more in range(rng.randint(1, 4)):
             is_first = is_new and rng.random() < 0.6
-            found.append(Extra(2 * (3 * life + more) + (not is_first), rng.random() < 0.5))
+            found.append(Extra(2 * (4 * life + more) + (not is_first), rng.random() < 0.5))
     return tuple(found)
 
 
