@@ -29,10 +29,11 @@ _RECORD_BYTES = 1 << 20
 _BLOB_BYTES = 32 << 20
 _PAGES = 256
 _LOOKED_AT = 1 << 20
-# How far the log may grow by one.
-_LOG_BYTES = 1 << 20
 # Free pages that stay in the file, since the next runs want them: one in so many.
 _ROOM = 16
+
+STEP_LOG_BYTES = 1 << 20
+"""How far the write-ahead log may grow by one step."""
 
 _KEYS = "(SELECT value FROM json_each(?))"
 
@@ -73,7 +74,7 @@ class Purge:
                     pass
 
     async def _step(self, step: Callable[[Database], Awaitable[T]]) -> T:
-        return await self._writer.run(step, log_bytes=_LOG_BYTES)
+        return await self._writer.run(step, log_bytes=STEP_LOG_BYTES)
 
 
 async def _drop_false_notes(database: Database) -> bool:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 import asyncflow as af
 from asyncflow import messages as m
 from asyncflow.errors import IllegalTransition
+from asyncflow.graph import record as recorded
 from asyncflow.graph.policy import Retry
 from asyncflow.machine.failures import failures_of
 from asyncflow.machine.ledger import RUN_DEADLINE
@@ -265,3 +268,39 @@ def test_what_was_in_doubt_when_the_run_failed_begins_anew() -> None:
     assert machine.in_doubt == {0} and machine.outcomes and machine.crashes
     stage.tell(m.RunResumed(None))
     assert (machine.outcomes, machine.crashes) == ({}, {})
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (
+            {"on_crash": "fail"},
+            "attempt 1 of task 'a' was interrupted and may have had its effect; "
+            'on_crash="fail" forbids another: give the task a reconcile hook that can tell',
+        ),
+        (
+            {"max_crashes": 1},
+            "task 'a' was running each of the last 1 times that the process died; see whether it kills the process; "
+            "max_crashes=... allows more",
+        ),
+    ],
+)
+def test_who_gives_up_a_lost_attempt_says_why_and_what_to_do(options: dict[str, Any], why: str) -> None:
+    """Nobody saw it end, so the message is all that there is to go by."""
+    stage = Stage(af.linear("f", t("a", **options)))
+    stage.tell(m.AttemptStarted(0, 1))
+    stage.tell(m.AttemptLost(0, "crash"))
+    (command,) = stage.machine.due()
+    assert isinstance(command, m.GiveUp) and command.failure is not None
+    assert str(command.failure.exception) == why
+
+
+def test_a_journal_tells_of_a_task_that_was_late_without_knowing_its_limit() -> None:
+    """Who lists runs has no declarations."""
+    stage = Stage(af.linear("f", t("a", timeout=5.0)))
+    for event in (m.AttemptStarted(0, 1), m.AttemptTimedOut(0, False)):
+        stage.tell(event)
+    stage.answer()
+    read = recorded.decode(recorded.body_of(stage.plan))
+    (told,) = failures_of(fold(stage.journal, {PLAN: read})).values()
+    assert str(told.exception) == "task 'a' took longer than its timeout"
