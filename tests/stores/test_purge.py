@@ -117,13 +117,13 @@ def test_many_small_runs_go_in_a_few_steps(tmp_path: Path, monkeypatch: pytest.M
 
     async def main() -> None:
         async with opened(tmp_path / "runs.db") as store:
-            for number in range(200):
+            for number in range(100):
                 await end(store, f"r{number}", blobs=[number.to_bytes(4, "big") * 17_500], plan=f"plan {number % 3}")
             monkeypatch.setattr(Writer, "run", counting)
-            assert len(await purged(store)) == 200
+            assert len(await purged(store)) == 100
 
     asyncio.run(main())
-    assert steps[0] < 60
+    assert steps[0] < 40
     assert not any(counts(tmp_path / "runs.db").values())
 
 
