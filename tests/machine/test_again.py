@@ -11,6 +11,7 @@ from asyncflow import messages as m
 from asyncflow.errors import IllegalTransition
 from asyncflow.graph import record as recorded
 from asyncflow.graph.policy import Retry
+from asyncflow.machine.control import ControlPhase
 from asyncflow.machine.failures import failures_of
 from asyncflow.machine.ledger import RUN_DEADLINE
 from asyncflow.machine.replay import fold
@@ -304,3 +305,34 @@ def test_a_journal_tells_of_a_task_that_was_late_without_knowing_its_limit() -> 
     read = recorded.decode(recorded.body_of(stage.plan))
     (told,) = failures_of(fold(stage.journal, {PLAN: read})).values()
     assert str(told.exception) == "task 'a' took longer than its timeout"
+
+
+def test_a_flow_that_was_to_run_again_when_the_run_failed_is_asked_about_afresh() -> None:
+    """Its controller has answered for an attempt that goes on instead, and would count it twice."""
+    g = af.linear("g", t("a"), retry=af.Times(1), revert_scope="flow")
+    stage = Stage(af.unordered("f", g, af.linear("h", t("b"), t("c"), retry=af.Times(3))))
+    machine, plan = stage.machine, stage.plan
+
+    def begin(path: str) -> int:
+        task = plan.index(path)
+        stage.tell(m.AttemptStarted(task, 1))
+        return task
+
+    def fail(task: int, scope: int, decision: str) -> None:
+        stage.tell(m.AttemptFailed(task, af.Failure(OSError()), False))
+        assert machine.due() == [m.GiveUp(task)]
+        stage.tell(m.TaskFailed(task))
+        assert m.Decide(scope) in machine.due()
+        stage.tell(m.ControllerAnswered(scope, decision))
+
+    for path in ("g/times", "h/times"):
+        stage.tell(m.AttemptSucceeded(begin(path), 1))
+    a, b = begin("g/a"), begin("h/b")
+    fail(b, 2, "retry")
+    h = machine.controls[2]
+    assert len(h.history) == 1
+    fail(a, 1, "revert")
+    stage.play()
+    assert machine.phase is RunState.FAILED
+    stage.tell(m.RunResumed(None))
+    assert (h.phase, h.history) == (ControlPhase.GOING, [])
