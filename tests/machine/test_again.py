@@ -336,3 +336,11 @@ def test_a_flow_that_was_to_run_again_when_the_run_failed_is_asked_about_afresh(
     assert machine.phase is RunState.FAILED
     stage.tell(m.RunResumed(None))
     assert (h.phase, h.history) == (ControlPhase.GOING, [])
+
+
+def test_a_resume_renews_the_deadline_if_it_brings_one() -> None:
+    """Else the run keeps the one that it was given, which runs on while it stands still."""
+    stage = Stage(af.linear("f", t("a")))
+    for given, kept in ((9.0, 9.0), (None, 9.0), (12.0, 12.0)):
+        stage.tell(m.RunResumed(None, given))
+        assert stage.machine.deadline == kept
