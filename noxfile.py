@@ -127,7 +127,8 @@ def mutants(session: nox.Session) -> None:
     """
     Break the machine in small ways, one at a time, and see that a test notices.
 
-    All of them take hours: ``nox -s mutants -- 300 7`` takes a sample of 300 by the seed 7.
+    All of them take hours: ``nox -s mutants -- 300 7`` takes a sample of 300 by the seed 7, and
+    ``nox -s mutants -- adoption choices`` all of two modules.
     """
     install(session, "mutants")
     session.run("python", "-m", "tests.mutation", *session.posargs)

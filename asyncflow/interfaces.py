@@ -233,7 +233,7 @@ class Store(Protocol):
         ...
 
     async def request(self, run_id: str, kind: str, reason: str) -> None:
-        """Leave word for the owner of a run."""
+        """Leave word for the owner of a run, also for the next one, but not for one that starts it over."""
         ...
 
     async def beat(self) -> list[Request]:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from asyncflow.errors import AsyncflowError, RunBusy
+from asyncflow.errors import AsyncflowError, CorruptRecord, RunBusy, StoreError
 from asyncflow.interfaces import RunInfo, Store
 from asyncflow.runtime.handle import Run
 from asyncflow.states import RunState
@@ -18,6 +18,7 @@ T = TypeVar("T")
 
 _LONGEST_PAUSE = 0.25
 _LOOKS_A_LEASE = 10
+_MOST_LOOKS_LEFT_OUT = 256
 
 
 class Patience:
@@ -69,11 +70,18 @@ class Gleaner:
         # Runs that are not to be taken up, or cannot be, each with when it last changed: until then nothing new is to
         # be learned of it.
         self._passed_over: dict[str, float] = {}
+        # Runs at which the store failed, each with how many looks leave it out now, and how many of them are to come.
+        # Its trouble may pass, or be a value that is damaged: so it is tried again, and seldomer each time.
+        self._left_out: dict[str, tuple[int, int]] = {}
 
     async def look(self) -> None:
         """Take up every run that is left now."""
         for info in await self._listed():
             if info.run_id in self._ours or self._passed_over.get(info.run_id) == info.updated:
+                continue
+            pause, left = self._left_out.get(info.run_id, (0, 0))
+            if left:
+                self._left_out[info.run_id] = pause, left - 1
                 continue
             try:
                 # Looked at anew: while those before it were taken up, another may have brought it to its end.
@@ -84,6 +92,10 @@ class Gleaner:
                 continue  # another was quicker
             except AsyncflowError as error:
                 log.warning("run %r is not recovered: %s", info.run_id, error)
+                if isinstance(error, StoreError) and not isinstance(error, CorruptRecord):
+                    pause = min(2 * pause + 1, _MOST_LOOKS_LEFT_OUT)
+                    self._left_out[info.run_id] = pause, pause
+                    continue
             self._passed_over[info.run_id] = info.updated
 
     async def _listed(self) -> Iterable[RunInfo]:

@@ -1,5 +1,6 @@
 """
-Mutation testing of the machine: ``python -m tests.mutation [COUNT SEED]``, of a sample if *COUNT* is given.
+Mutation testing of the machine: ``python -m tests.mutation [COUNT SEED | MODULE ...]``, of a sample if *COUNT* is
+given, or of all mutants of some modules.
 
 mutmut makes the mutants, forks a process for each and runs the tests that reach it; this picks the sample and counts.
 A mutant that lives is either a claim that no test makes, or one of those explained in ``mutants.md``.
@@ -44,10 +45,14 @@ def mutmut(*arguments: str) -> None:
 def main() -> int:
     chosen: list[str] = []
     if len(sys.argv) > 1:
-        count, seed = map(int, sys.argv[1:])
         if not verdicts():
             mutmut("asyncflow.machine.control.*")  # makes all of them on the way
-        chosen = sample(count, seed)
+        if sys.argv[1].isdigit():
+            count, seed = map(int, sys.argv[1:])
+            chosen = sample(count, seed)
+        else:
+            modules = tuple(f"asyncflow.machine.{module}." for module in sys.argv[1:])
+            chosen = [name for name in verdicts() if name.startswith(modules)]
     mutmut(*chosen)
     told = {name: code for name, code in verdicts().items() if code is not None and (not chosen or name in chosen)}
     living = sorted(name for name, code in told.items() if code not in DIED)

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
 import attrs
 
@@ -14,6 +14,7 @@ from asyncflow import messages as m
 from asyncflow.graph.plan import Plan
 from asyncflow.ids import is_below
 from asyncflow.interfaces import Circumstances, Happening, Observer
+from asyncflow.runtime.inbox import Inbox
 
 log = logging.getLogger("asyncflow.observe")
 
@@ -287,3 +288,22 @@ class Announcer:
         for subscription in list(self._subscriptions):
             await subscription.close()
         self._subscriptions.clear()
+
+
+async def follow(
+    announcer: Announcer, run_id: str, is_over: Callable[[], bool], on_over: list[Callable[[], None]]
+) -> AsyncIterator[Happening]:
+    """Yield what happens in one run from now on until it *is_over*, of which *on_over* is told."""
+    line: Inbox[Happening] = Inbox(asyncio.get_running_loop())
+    unsubscribe = announcer.subscribe(lambda seen: line.send_nowait(seen) if seen.run_id == run_id else None)
+    on_over.append(line.wake)
+    try:
+        while line or not is_over():
+            await line.wait()
+            for happening in line.take(len(line)):
+                yield happening
+            if is_over():
+                await announcer.wait_idle(1.0)
+    finally:
+        unsubscribe()
+        on_over.remove(line.wake)

@@ -23,11 +23,14 @@ class Riders:
         # By task: which body it was, when (by the loop's clock), and what it told.
         self._last: dict[int, tuple[object, float, float]] = {}
 
-    def add(self, event: m.Event) -> bool:
-        """Have *event* wait, unless it is progress told too soon; return whether it does."""
+    def add(self, event: m.Event, page: list[m.Event] | None) -> bool:
+        """
+        Have *event* wait, or put it on the open *page* at once; not if it is progress told too soon. Return whether it
+        is not.
+        """
         if isinstance(event, m.Progressed) and self._is_too_soon(event):
             return False
-        self.waiting.append(event)
+        (self.waiting if page is None else page).append(event)
         return True
 
     def take(self) -> list[m.Event]:

@@ -27,7 +27,7 @@ from asyncflow.runtime.alarms import Alarms
 from asyncflow.runtime.dispatch import Dispatcher
 from asyncflow.runtime.inbox import Inbox
 from asyncflow.runtime.large import LargeValues
-from asyncflow.runtime.observe import Announcer, Narrator
+from asyncflow.runtime.observe import Announcer, Narrator, follow
 from asyncflow.runtime.page import MOST_SECONDS, Page
 from asyncflow.runtime.permits import Pool
 from asyncflow.runtime.riders import Riders
@@ -160,23 +160,9 @@ class Supervisor:
         """Bring the values of *tasks* into memory; most are there."""
         await self.large.load(tasks)
 
-    async def follow(self) -> AsyncIterator[Happening]:
+    def follow(self) -> AsyncIterator[Happening]:
         """Yield what happens in this run from now on, each event once it is durable, until it is over."""
-        line: Inbox[Happening] = Inbox(self._loop)
-        unsubscribe = self._announcer.subscribe(
-            lambda seen: line.send_nowait(seen) if seen.run_id == self.run_id else None
-        )
-        self.on_over.append(line.wake)
-        try:
-            while line or not self._is_over:
-                await line.wait()
-                for happening in line.take(EVENTS_A_TURN):
-                    yield happening
-                if self._is_over:
-                    await self._announcer.wait_idle(1.0)
-        finally:
-            unsubscribe()
-            self.on_over.remove(line.wake)
+        return follow(self._announcer, self.run_id, lambda: self._is_over, self.on_over)
 
     def _is_handed_over(self, act: Callable[[], None]) -> bool:
         """Have *act* called on the loop if this is another thread, and return whether it is."""
@@ -195,11 +181,7 @@ class Supervisor:
             return
         if self._is_over:
             return  # by a body that was left behind
-        if not self._riders.add(event):
-            return
-        if self._page.events is not None:
-            self._page.events.extend(self._riders.take())
-        if self._announcer:
+        if self._riders.add(event, self._page.events) and self._announcer:
             self._announcer.publish(self._narrator.aside(self.clock.now(), event))
 
     def commit(self, make: MakeEvent, settle: Settle) -> None:

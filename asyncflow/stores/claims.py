@@ -41,6 +41,13 @@ def claiming(line: Line, owner: int | None, new_owner: int) -> Callable[[Databas
     """Make a run *new_owner*'s under the epoch of *line*, if it still is *owner*'s; give whether it was."""
 
     async def claim(database: Database) -> bool:
+        if line.state.is_ended:
+            # What was asked of a run that was over by then, or whose owner died before it had heard, must not meet a
+            # run that is reset. Before the claim, since it would do no harm if that failed.
+            await database.fetch(
+                "DELETE FROM requests WHERE run = ? AND EXISTS (SELECT 1 FROM runs WHERE key = ? AND epoch = ?)",
+                (line.key, line.key, line.epoch - 1),
+            )
         # Only from the owner that was looked at, under the epoch that was looked at: a quicker one has raised it.
         rows = await database.fetch(
             "UPDATE runs SET owner = ?, epoch = ? WHERE key = ? AND owner IS ? AND epoch = ? RETURNING records",

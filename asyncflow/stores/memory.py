@@ -253,8 +253,9 @@ class MemoryStore:
 
     async def request(self, run_id: str, kind: str, reason: str) -> None:
         """Leave word for the owner of a run."""
-        self._shelf(run_id)
-        self._requests.append(Request(run_id, kind, reason))
+        shelf = self._shelf(run_id)
+        if shelf.owner is not None or not shelf.state.is_ended:  # else it is over, and must not meet a reset
+            self._requests.append(Request(run_id, kind, reason))
 
     async def beat(self) -> list[Request]:
         """Return what has been asked, since the last beat, of the runs that have an owner."""

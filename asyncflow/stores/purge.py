@@ -1,15 +1,18 @@
 """
 Removes runs that nobody needs any more, in steps so small that no commit waits long behind one.
 
-The first step takes the run's row away, so a run is there wholly or not at all. A trigger notes its key in that same
-transaction, and what belonged to it goes in the steps that follow; who purges after a crash begins with those notes.
-A blob or plan goes with the last run that uses it.
+A commit may come between any two steps, and where many runs go on one always does; so each step takes as many small
+runs together as it may, else runs would come faster than they go.
+
+The first step takes the rows of some runs away, so a run is there wholly or not at all. A trigger notes their keys in
+that same transaction, and what belonged to them goes in the steps that follow; who purges after a crash begins with
+those notes. A blob or plan goes with the last run that uses it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import TypeVar
 
 from asyncflow.states import RunState
@@ -20,14 +23,19 @@ from asyncflow.stores.writer import Writer
 T = TypeVar("T")
 
 # What one step may take. Freeing the pages of a blob touches one page in 800, so a blob is cheaper than its size.
+_RUNS = 64
 _ROWS = 256
 _RECORD_BYTES = 1 << 20
 _BLOB_BYTES = 32 << 20
 _PAGES = 256
-_PAGE_BYTES = 4096
 _LOOKED_AT = 1 << 20
 # Free pages that stay in the file, since the next runs want them: one in so many.
 _ROOM = 16
+
+STEP_LOG_BYTES = 1 << 20
+"""How far the write-ahead log may grow by one step."""
+
+_KEYS = "(SELECT value FROM json_each(?))"
 
 
 class Purge:
@@ -43,25 +51,30 @@ class Purge:
         run once it is gone.
         """
         await self._step(_drop_false_notes)
-        for key in await self._reader.purged():
-            await self._clear(key)
+        await self._clear(await self._reader.purged())
         last = 0
         while page := await self._reader.ended(before, states, last):
-            for last, run_id, owner, epoch, is_due in page:
-                if is_due and await self._step(_taking_out(last, owner, epoch)):
-                    told(run_id)
-                    await self._clear(last)
-        while await self._step(_shrink, _PAGES * _PAGE_BYTES):
+            last = page[-1][0]
+            due = [(key, owner or 0, epoch) for key, _, owner, epoch, is_due in page if is_due]
+            run_ids = {key: run_id for key, run_id, *_ in page}
+            for begin in range(0, len(due), _RUNS):
+                gone = await self._step(_taking_out(due[begin : begin + _RUNS]))
+                for key in gone:
+                    told(run_ids[key])
+                await self._clear(gone)
+        while await self._step(_shrink):
             pass
 
-    async def _clear(self, key: int) -> None:
-        """Remove all that is left of the run that had this *key*."""
-        for clear in (_clear_records, _clear_blobs, _clear_plans):
-            while await self._step(_of(clear, key), _RECORD_BYTES):
-                pass
+    async def _clear(self, keys: Sequence[int]) -> None:
+        """Remove all that is left of the runs that had these *keys*."""
+        for begin in range(0, len(keys), _RUNS):
+            few = json.dumps(keys[begin : begin + _RUNS])
+            for clear in (_clear_records, _clear_blobs, _clear_plans):
+                while await self._step(_of(clear, few)):
+                    pass
 
-    async def _step(self, step: Callable[[Database], Awaitable[bool]], log_bytes: int = 0) -> bool:
-        return await self._writer.run(step, log_bytes=log_bytes)
+    async def _step(self, step: Callable[[Database], Awaitable[T]]) -> T:
+        return await self._writer.run(step, log_bytes=STEP_LOG_BYTES)
 
 
 async def _drop_false_notes(database: Database) -> bool:
@@ -70,70 +83,80 @@ async def _drop_false_notes(database: Database) -> bool:
     return False
 
 
-def _of(clear: Callable[[Database, int], Awaitable[bool]], key: int) -> Callable[[Database], Awaitable[bool]]:
-    return lambda database: clear(database, key)
+def _of(clear: Callable[[Database, str], Awaitable[bool]], keys: str) -> Callable[[Database], Awaitable[bool]]:
+    return lambda database: clear(database, keys)
 
 
-def _taking_out(key: int, owner: int | None, epoch: int) -> Callable[[Database], Awaitable[bool]]:
-    async def take_out(database: Database) -> bool:
-        # As it was looked at: whoever has claimed it since has raised the epoch, and keeps it.
-        return bool(
-            await database.fetch(
-                "DELETE FROM runs WHERE key = ? AND owner IS ? AND epoch = ? RETURNING key", (key, owner, epoch)
-            )
+def _taking_out(runs: Sequence[tuple[int, int, int]]) -> Callable[[Database], Awaitable[list[int]]]:
+    """Take *runs* away, each given by its key, owner (0 for none) and epoch, and return the keys of those that went."""
+
+    async def take_out(database: Database) -> list[int]:
+        # As each was looked at: whoever has claimed it since has raised the epoch, and keeps it.
+        rows = await database.fetch(
+            "DELETE FROM runs WHERE key IN (SELECT value FROM json_each(?)) AND (key, coalesce(owner, 0), epoch) IN ("
+            "SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]') "
+            "FROM json_each(?)) RETURNING key",
+            (json.dumps([key for key, _, _ in runs]), json.dumps(runs)),
         )
+        return [key for (key,) in rows]
 
     return take_out
 
 
-async def _clear_records(database: Database, key: int) -> bool:
+async def _clear_records(database: Database, keys: str) -> bool:
     """Remove some records, and return whether there are more."""
     # The length is in the row's header, so a large body is not read for it.
     rows = await database.fetch(
-        "SELECT number, length(body) FROM records WHERE run = ? ORDER BY number LIMIT ?", (key, _ROWS)
+        f"SELECT run, number, length(body) FROM records WHERE run IN {_KEYS} ORDER BY run, number LIMIT ?",
+        (keys, _ROWS),
     )
     if not rows:
         return False
     few = _first(rows, _RECORD_BYTES)
-    await database.fetch("DELETE FROM records WHERE run = ? AND number <= ?", (key, few[-1]))
+    # All of the runs before the last, and of that as far as it was looked at.
+    run, number = few[-1]
+    whole = json.dumps(sorted({run for run, _ in few} - {run}))
+    await database.fetch(f"DELETE FROM records WHERE run IN {_KEYS} OR (run = ? AND number <= ?)", (whole, run, number))
     return len(few) < len(rows) or len(rows) == _ROWS
 
 
-async def _clear_blobs(database: Database, key: int) -> bool:
-    """Forget that the run uses some blobs, remove those that no other does, and return whether there are more."""
+async def _clear_blobs(database: Database, keys: str) -> bool:
+    """Forget that the runs use some blobs, remove those that no other does, and return whether there are more."""
     rows = await database.fetch(
-        "SELECT u.blob, length(b.body) FROM uses AS u LEFT JOIN blobs AS b ON b.key = u.blob "
-        "WHERE u.run = ? ORDER BY u.blob LIMIT ?",
-        (key, _ROWS),
+        "SELECT u.run, u.blob, length(b.body) FROM uses AS u LEFT JOIN blobs AS b ON b.key = u.blob "
+        f"WHERE u.run IN {_KEYS} ORDER BY u.run, u.blob LIMIT ?",
+        (keys, _ROWS),
     )
     if not rows:
         return False
     few = _first(rows, _BLOB_BYTES)
+    run, blob = few[-1]
+    whole = json.dumps(sorted({run for run, _ in few} - {run}))
     # Both or neither: a blob that nothing names would never be found again.
     async with database.transaction():
-        await database.fetch("DELETE FROM uses WHERE run = ? AND blob <= ?", (key, few[-1]))
+        await database.fetch(f"DELETE FROM uses WHERE run IN {_KEYS} OR (run = ? AND blob <= ?)", (whole, run, blob))
         await database.fetch(
-            "DELETE FROM blobs WHERE key IN (SELECT value FROM json_each(?)) "
-            "AND NOT EXISTS (SELECT 1 FROM uses WHERE blob = blobs.key)",
-            (json.dumps(few),),
+            f"DELETE FROM blobs WHERE key IN {_KEYS} AND NOT EXISTS (SELECT 1 FROM uses WHERE blob = blobs.key)",
+            (json.dumps([blob for _, blob in few]),),
         )
     return len(few) < len(rows) or len(rows) == _ROWS
 
 
-async def _clear_plans(database: Database, key: int) -> bool:
-    """Remove the plans that only this run had, and the note of the run; return that nothing is left."""
+async def _clear_plans(database: Database, keys: str) -> bool:
+    """Remove the plans that only these runs had, and the notes of the runs; return that nothing is left."""
     async with database.transaction():
         plans = await database.fetch(
-            "SELECT plan FROM purged WHERE run = ? UNION SELECT plan FROM adoptions WHERE run = ?", (key, key)
+            f"SELECT plan FROM purged WHERE run IN {_KEYS} UNION SELECT plan FROM adoptions WHERE run IN {_KEYS}",
+            (keys, keys),
         )
-        await database.fetch("DELETE FROM adoptions WHERE run = ?", (key,))
+        await database.fetch(f"DELETE FROM adoptions WHERE run IN {_KEYS}", (keys,))
         for plan in plans:
             await database.fetch(
                 "DELETE FROM plans AS p WHERE digest = ? AND NOT EXISTS (SELECT 1 FROM runs WHERE plan = p.digest) "
                 "AND NOT EXISTS (SELECT 1 FROM adoptions WHERE plan = p.digest)",
                 plan,
             )
-        await database.fetch("DELETE FROM purged WHERE run = ?", (key,))
+        await database.fetch(f"DELETE FROM purged WHERE run IN {_KEYS}", (keys,))
     return False
 
 
@@ -148,17 +171,19 @@ async def _shrink(database: Database) -> bool:
         return False
     # Each page that goes is looked up in the list of free ones, so a long list makes for small steps.
     few = max(8, min(_PAGES, _LOOKED_AT // free))
-    await database.fetch(f"PRAGMA incremental_vacuum({few})")
+    # As a script, which is run to its end: a page goes with each row that is asked for, and Python 3.11 asks for the
+    # first alone of a statement that has no columns.
+    await database.call(lambda connection: connection.executescript(f"PRAGMA incremental_vacuum({few})"))
     return True
 
 
-def _first(rows: list[tuple[int, int | None]], most_bytes: int) -> list[int]:
+def _first(rows: list[tuple[int, int, int | None]], most_bytes: int) -> list[tuple[int, int]]:
     """Return the names of the first of *rows* that have no more than *most_bytes* together, one at least."""
-    found: list[int] = []
+    found: list[tuple[int, int]] = []
     size_bytes = 0
-    for name, length in rows:
+    for run, name, length in rows:
         size_bytes += length or 0
         if found and size_bytes > most_bytes:
             break
-        found.append(name)
+        found.append((run, name))
     return found

@@ -392,8 +392,9 @@ class SimulatedStore:
 
     async def request(self, run_id: str, kind: str, reason: str) -> None:
         """Leave word for the owner of a run."""
-        self._file(run_id)
-        self.disk.requests.append(Request(run_id, kind, reason))
+        file = self._file(run_id)
+        if file.owner is not None or not file.state.is_ended:
+            self.disk.requests.append(Request(run_id, kind, reason))
 
     async def beat(self) -> list[Request]:
         """Return what has been asked, since the last beat, of this store's runs."""

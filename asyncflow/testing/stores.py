@@ -533,6 +533,8 @@ async def requests_end_with_their_run(make: StoreFactory) -> None:
         await store.request("a", "cancel", "too late")
         await _append(journal, _note(1), RunState.SUCCEEDED)
         await journal.release()
+        # From elsewhere, by who saw it going on a moment ago.
+        await store.request("a", "cancel", "too late by far")
         await store.claim("a")
         assert await store.beat() == []
 

@@ -35,14 +35,14 @@ async def ask(bench: Bench) -> None:
     waits: list[float] = []
     take = purge.Purge._step
 
-    async def timed(self: purge.Purge, act: Any, log_bytes: int = 0) -> bool:
-        async def timing(database: Any) -> bool:
+    async def timed(self: purge.Purge, act: Any) -> Any:
+        async def timing(database: Any) -> Any:
             begun = time.perf_counter()
-            more: bool = await act(database)
+            more = await act(database)
             steps.append((time.perf_counter() - begun) * 1e3)
             return more
 
-        return await self._writer.run(timing, log_bytes=log_bytes)
+        return await self._writer.run(timing, log_bytes=purge.STEP_LOG_BYTES)
 
     with tempfile.TemporaryDirectory() as folder:
         async with af.Engine(Path(folder) / "runs.db", durability="process") as engine:

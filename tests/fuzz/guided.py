@@ -12,7 +12,9 @@ import sys
 
 import atheris  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
-with atheris.instrument_imports(include=["asyncflow"]):
+# Also what takes a command line apart, of which asyncflow only says what there is: without it, a fuzzer would see
+# nothing of what arguments reach.
+with atheris.instrument_imports(include=["asyncflow", "typer", "click"]):
     from tests.fuzz.readers import READERS
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import attrs
+from msgspec.structs import replace
 
 from asyncflow import messages as m
 from asyncflow.codec import Codec
@@ -20,8 +22,8 @@ from asyncflow.machine.run import RunMachine
 from asyncflow.outcomes import Sealed
 from asyncflow.states import RunState, TaskState
 from asyncflow.stores.seal import seal_record
-from tests.kills.deeds import BEGUN, KEPT, UNDOING, Deeds
-from tests.kills.flows import Play, Script, plain, script_of
+from tests.kills.deeds import BEGUN, DONE, KEPT, UNDOING, Deeds
+from tests.kills.flows import Play, Script, extras_of, plain, script_of
 from tests.machine.stage import check_order
 from tests.nested.test_random import alike
 
@@ -46,6 +48,7 @@ class Watcher:
         self._codec = Codec()
         self._trails = {run_id: Trail() for run_id in play.run_ids}
         self._begun: Counter[tuple[str, str, str]] = Counter()
+        self._asked: set[str] = set()
         self._plans: dict[str, Plan] = {}
 
     def look(self) -> dict[str, RunMachine]:
@@ -60,6 +63,11 @@ class Watcher:
             trail = self._trails[deed.run]
             if deed.what == KEPT:
                 trail.kept = max(trail.kept, deed.attempt + 1)
+            elif deed.what == DONE:
+                # Whoever can be asked is not told to do it again; a lazy run may have forgotten that it has begun.
+                if script_of(self._play, deed.run).trait(deed.path) == "asked" and self._play.durability != "lazy":
+                    assert deed.key not in self._asked, f"done twice, although it could be asked: {deed}"
+                    self._asked.add(deed.key)
             elif deed.what in (BEGUN, UNDOING):
                 self._begun[deed.run, deed.path, deed.what] += 1
                 if deed.key in trail.completed:
@@ -96,9 +104,9 @@ class Watcher:
             [(body,)] = database.execute("SELECT body FROM plans WHERE digest = ?", (digest,))
             self._plans[digest] = recorded.decode(body)
         machine = fold(records, self._plans)
-        check_order(machine.plan, records)
-        self._look_at_starts(run_id, machine, records)
-        script = script_of(self._play, run_id, 0)
+        check_order(machine.plan, self._as_now(machine.plan, records))
+        self._look_at_starts(run_id, records)
+        script = script_of(self._play, run_id)
         for task, state in enumerate(machine.states):
             if TaskState(state) is TaskState.SUCCEEDED:
                 path, execution = machine.plan.path(task), machine.executions.get(task, 0) + 1
@@ -106,16 +114,38 @@ class Watcher:
                     trail.completed.add(idempotency_key(run_id, path, execution))
         return machine
 
-    def _look_at_starts(self, run_id: str, machine: RunMachine, records: list[m.Record]) -> None:
+    def _followed(self, records: list[m.Record]) -> Iterator[tuple[Plan, m.Event]]:
+        """Yield each event with the plan that was in force."""
+        plan = None
+        for event in (event for record in records for event in record.events):
+            if isinstance(event, (m.RunStarted, m.RunResumed)) and event.plan is not None:
+                plan = self._plans[event.plan]
+            assert plan is not None
+            yield plan, event
+
+    def _as_now(self, now: Plan, records: list[m.Record]) -> Iterator[m.Record]:
+        """Yield the events as they would be under the plan of *now*, without those of tasks that it has lost."""
+        places = {now.path(task): task for task in range(now.size)}
+        for plan, event in self._followed(records):
+            if isinstance(event, m.FlowStartedOver):
+                paths = [plan.path(task) for task in event.tasks]
+                event = replace(event, tasks=[places[path] for path in paths if path in places])
+            elif (task := getattr(event, "task", None)) is not None:
+                if plan.path(task) not in places:
+                    continue
+                event = replace(event, task=places[plan.path(task)])
+            yield m.Record(0.0, [event])
+
+    def _look_at_starts(self, run_id: str, records: list[m.Record]) -> None:
         """Each body that began was on record before, unless the run may be behind."""
         if self._play.durability == "lazy":
             return
         starts: Counter[tuple[str, str, str]] = Counter()
-        for event in (event for record in records for event in record.events):
+        for plan, event in self._followed(records):
             if isinstance(event, m.AttemptStarted):
-                starts[run_id, machine.plan.path(event.task), BEGUN] += 1
+                starts[run_id, plan.path(event.task), BEGUN] += 1
             elif isinstance(event, m.RevertStarted):
-                starts[run_id, machine.plan.path(event.task), UNDOING] += 1
+                starts[run_id, plan.path(event.task), UNDOING] += 1
         early = {what: count for what, count in self._begun.items() if what[0] == run_id and count > starts[what]}
         assert not early, f"begun more often than the journal says: {early}"
 
@@ -129,7 +159,7 @@ class Watcher:
         for run_id, path, _, amount in rows:
             sums[run_id, path] += amount
         for run_id, machine in machines.items():
-            script = script_of(self._play, run_id, 0)
+            script = script_of(self._play, run_id)
             for task, state in enumerate(machine.states):
                 path = machine.plan.path(task)
                 if path.endswith("ruler") or script.trait(path) != "transaction":
@@ -151,7 +181,7 @@ class Watcher:
         with closing(sqlite3.connect(f"{self._file.as_uri()}?mode=ro", uri=True)) as database:
             assert database.execute("PRAGMA quick_check").fetchall() == [("ok",)]
             for run_id, machine in machines.items():
-                script = script_of(self._play, run_id, _age(machine))
+                script = script_of(self._play, run_id, extras_of(machine.plan))
                 self._compare(database, run_id, machine, script)
 
     def _compare(self, database: sqlite3.Connection, run_id: str, machine: RunMachine, script: Script) -> None:
@@ -172,10 +202,25 @@ class Watcher:
         }
         wanted = script.expected()
         del wanted["undone"]
+        if wanted["state"] == "REVERTED" and self._forsaken(run_id, machine.plan):
+            wanted["state"] = "FAILED"  # what is gone from the flow could not be undone
         wanted["values"] = {path: value for path, value in wanted["values"].items() if script.trait(path) != "unkept"}
         found, wanted = alike(found), alike(wanted)
         differences = {what: (found[what], wanted[what]) for what in wanted if found[what] != wanted[what]}
         assert not differences, f"{run_id} (found, wanted): {differences}"
+
+    def _forsaken(self, run_id: str, now: Plan) -> set[str]:
+        """Return the paths of tasks that are gone, and had ended well and not been undone by then."""
+        done: set[str] = set()
+        for plan, event in self._followed([self._codec.decode_record(body) for body in self._trails[run_id].bodies]):
+            match event:
+                case m.AttemptSucceeded(task=task):
+                    done.add(plan.path(task))
+                case m.RevertSucceeded(task=task):
+                    done.discard(plan.path(task))
+                case _:
+                    pass
+        return done - {now.path(task) for task in range(now.size)}
 
     def _open(self, database: sqlite3.Connection, sealed: Any) -> Any:
         if sealed.blob is not None:
@@ -186,8 +231,3 @@ class Watcher:
 
 def _states(machine: RunMachine) -> dict[str, str]:
     return {machine.plan.path(task): TaskState(state).name for task, state in enumerate(machine.states)}
-
-
-def _age(machine: RunMachine) -> int:
-    """Return how many tasks the flow has been given since it was first run."""
-    return sum(machine.plan.path(task).startswith("grown-") for task in range(machine.plan.size))

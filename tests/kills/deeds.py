@@ -11,8 +11,8 @@ from pathlib import Path
 
 import attrs
 
-BEGUN, DONE, UNDOING, UNDONE, KEPT = "begun", "done", "undoing", "undone", "kept"
-"""A body or a revert has begun, or is about to end; a record is durable."""
+BEGUN, DONE, FAILED, UNDOING, UNDONE, KEPT = "begun", "done", "failed", "undoing", "undone", "kept"
+"""A body or a revert has begun, or is about to end, or a body to fail; a record is durable."""
 
 
 @attrs.frozen

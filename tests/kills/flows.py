@@ -21,8 +21,10 @@ import attrs
 import asyncflow as af
 from asyncflow import messages as m
 from asyncflow.graph.controller import Decision, History
+from asyncflow.graph.plan import Plan
+from asyncflow.graph.record import record_of
 from asyncflow.machine.run import RunMachine
-from tests.kills.deeds import BEGUN, DONE, UNDOING, UNDONE, Deed, Deeds
+from tests.kills.deeds import BEGUN, DONE, FAILED, UNDOING, UNDONE, Deed, Deeds
 from tests.kills.points import Points
 from tests.nested.interpreter import Interpreter
 from tests.nested.trees import (
@@ -46,9 +48,10 @@ NEVER = 1_000_000
 LARGE_BYTES = 70_000
 """More than a record holds."""
 
+# Besides, some are "asked": they have a hook that looks what became of an attempt that was lost.
 TRAITS = ("coroutine", "thread", "inline", "large", "transaction", "unkept", "patient")
 GROWN = "grown-"
-"""What the names of tasks begin with that a later version of a flow has added."""
+"""What the names of tasks begin with that a later version of a flow may have added, or taken out."""
 BOOKS = "CREATE TABLE IF NOT EXISTS books(run, path, key, amount)"
 
 
@@ -88,8 +91,9 @@ class Play:
     What one seed has run, in one file.
 
     ``sort`` is "ordered" for one run whose bodies run one at a time and fail, "crowd" for several at once in which no
-    order matters, and "growing" for an ordered one whose flow has another task with each life. ``trouble`` is what is
-    asked of a crowd: "cancel", "suspend", "deadline" or nothing.
+    order matters, "growing" for an ordered one whose flow has another task with each life, and "changing" for one whose
+    flow also loses tasks, and has some that read another value than before. ``trouble`` is what is asked of a crowd:
+    "cancel", "suspend", "deadline" or nothing.
     """
 
     seed: int
@@ -100,6 +104,9 @@ class Play:
     trouble: str
     reach: int
     "How far into a life a death may be."
+    asks: bool
+    "Whether some tasks can be asked what became of a lost attempt."
+    never_revert: bool
 
     @property
     def concurrency(self) -> int | None:
@@ -117,7 +124,73 @@ def play_of(seed: int) -> Play:
     durability = rng.choice(("process", "process", "full", "lazy"))
     runs = rng.choice((1, 2, 4)) if sort == "crowd" else 1
     trouble = rng.choice(("", "", "cancel", "suspend", "deadline")) if sort == "crowd" else ""
-    return Play(seed, sort, durability, runs, rng.random() < 0.5, trouble, rng.choice((1, 1, 2, 4)))
+    recovers, reach = rng.random() < 0.5, rng.choice((1, 1, 2, 4))
+    # Of a third of all seeds; what the others have found before is still found by them.
+    asks = seed % 3 == 1
+    if asks and sort in ("ordered", "growing"):
+        sort = rng.choice(("ordered", "changing", "changing"))
+        if sort == "changing":
+            # Who recovers has the flow with which the run began; and what matters comes late in a life.
+            recovers, reach = rng.random() < 0.2, rng.choice((2, 3))
+    never_revert = asks and not trouble and rng.random() < 0.3
+    return Play(seed, sort, durability, runs, recovers, trouble, reach, asks, never_revert)
+
+
+@attrs.frozen
+class Extra:
+    """
+    A task that is not in each version of a flow; one that *follows* reads what the extra before it gives.
+
+    Those with an odd number stand at the end. Those with an even one stand before everything else, so that they have
+    long ended when somebody takes them out; none is added there later, for what comes behind may have begun.
+    """
+
+    number: int
+    follows: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{GROWN}{self.number}"
+
+    @property
+    def gives(self) -> str:
+        return f"v_{GROWN[:-1]}_{self.number}"
+
+
+Extras = tuple[Extra, ...]
+
+
+def extras_of(plan: Plan) -> Extras:
+    """Return those that a plan has."""
+    tasks = record_of(plan).tasks
+    return tuple(
+        Extra(int(task.name.removeprefix(GROWN)), bool(task.reads)) for task in tasks if task.name.startswith(GROWN)
+    )
+
+
+def written(extras: Extras) -> str:
+    """Return *extras* in a word each, which :func:`extras_from` reads."""
+    return " ".join(f"{extra.number}{'+' * extra.follows}" for extra in extras)
+
+
+def extras_from(text: str) -> Extras:
+    return tuple(Extra(int(word.rstrip("+")), word.endswith("+")) for word in text.split())
+
+
+def changed(extras: Extras, life: int, rng: random.Random, *, is_new: bool) -> Extras:
+    """Return what somebody has made of *extras* between two lives; of a run that *is_new*, all that there may be."""
+    found = list(extras)
+    if found and rng.random() < 0.5:
+        del found[rng.randrange(len(found))]
+    if found and rng.random() < 0.6:
+        at = min(rng.randrange(len(found)), rng.randrange(len(found)))  # rather one that has started
+        found[at] = Extra(found[at].number, not found[at].follows)
+    if is_new or rng.random() < 0.4:
+        # Never the number of one that was there before: that would be the same task, come back.
+        for more in range(rng.randint(1, 4)):
+            is_first = is_new and rng.random() < 0.6
+            found.append(Extra(2 * (4 * life + more) + (not is_first), rng.random() < 0.5))
+    return tuple(found)
 
 
 @attrs.frozen
@@ -128,19 +201,24 @@ class Script:
     world: Outside
     is_ordered: bool
     seed: int
+    asks: bool
+    never_revert: bool
 
     def trait(self, path: str) -> str:
         trait = TRAITS[int(chance(self.seed, "trait", path) * len(TRAITS))]
+        if self.asks and trait in ("coroutine", "patient", "thread", "inline"):
+            return "asked"
         # A body that is called again for its value answers once more, which the interpreter knows nothing of.
         return "coroutine" if trait == "unkept" and self.is_ordered else trait
 
     def expected(self) -> dict[str, Any]:
         """Return how the run must end, by the interpreter."""
-        return Interpreter(self.tree, build(self.tree).compile(), self.world).final()
+        plan = build(self.tree).compile()
+        return Interpreter(self.tree, plan, self.world, never_revert=self.never_revert).final()
 
 
-def script_of(play: Play, run_id: str, age: int) -> Script:
-    """Return what runs as *run_id*, at an *age* counted from 0."""
+def script_of(play: Play, run_id: str, extras: Extras = ()) -> Script:
+    """Return what runs as *run_id*."""
     seed = play.seed * 10 + int(run_id[1:])
     rng = random.Random(f"script {seed}")
     if play.sort == "crowd":
@@ -151,14 +229,21 @@ def script_of(play: Play, run_id: str, age: int) -> Script:
             inner = _placed(tree, "f0")
             tree = Branch("", "linear", (inner, Leaf("t1", "v_t1")))
         tries = {task.path: task.retry for task in tree.tasks() if isinstance(task, Leaf)}
-        return Script(tree, Calm(seed, 0.0, "t1" if doomed else "", tries), False, seed)
+        calm = Calm(seed, 0.0, "t1" if doomed else "", tries)
+        return Script(tree, calm, False, seed, play.asks, play.never_revert)
     tree, _ = random_tree(seed, 10)
     tree = _in_line(_timeless(tree))
     world = Outside(seed, rng.choice((0.1, 0.2, 0.4)))
-    if play.sort == "growing":
-        more = tuple(Leaf(f"{GROWN}{number}", f"v_{GROWN[:-1]}_{number}") for number in range(age))
-        tree = attrs.evolve(tree, kind="linear", items=(*tree.items, *more), links=())
-    return Script(tree, world, True, seed)
+    if play.sort in ("growing", "changing"):
+        first = [extra for extra in extras if play.sort == "changing" and not extra.number % 2]
+        extras = (*first, *(extra for extra in extras if extra not in first))
+        leaves = [
+            Leaf(extra.name, extra.gives, ((one.gives, False),) if extra.follows and one else ())
+            for one, extra in zip((None, *extras), extras, strict=False)
+        ]
+        items = (*leaves[: len(first)], *tree.items, *leaves[len(first) :])
+        tree = attrs.evolve(tree, kind="linear", items=items, links=())
+    return Script(tree, world, True, seed, play.asks, play.never_revert)
 
 
 def _timeless(tree: Branch, *, is_sure: bool = False) -> Branch:
@@ -203,6 +288,7 @@ class Stage:
 
     def __init__(self, folder: Path, life: int, points: Points) -> None:
         self.life, self.point = life, points
+        self._folder = folder
         self.deeds = Deeds(folder)
         self.answered: dict[str, Counter[tuple[str, str]]] = {}
 
@@ -234,6 +320,13 @@ class Stage:
         self.point("effect")
         self.deeds.note(Deed(what, self.life, ctx.run_id, ctx.path, ctx.attempt, ctx.idempotency_key))
         self.point("effect")
+
+    def done(self, ctx: af.Context) -> list[Deed]:
+        """Return what was done by the execution of a task that *ctx* belongs to, in this life and those before."""
+        self.point("effect")
+        deeds = [deed for deed in Deeds(self._folder).new() if deed.key == ctx.idempotency_key]
+        self.point("effect")
+        return deeds
 
 
 def plain(value: Any) -> Any:
@@ -280,6 +373,8 @@ class Actor:
             **self._when(leaf.when, f"task {leaf.path}"),
         )(_function(leaf.reads, lambda inputs: self._perform(trait, inputs), is_async=is_async))
         task.revert(self._undoing(trait))
+        if trait == "asked":
+            task.reconcile(_function(leaf.reads, self._ask, is_async=True))
         made: af.Task = task
         return made
 
@@ -288,7 +383,7 @@ class Actor:
         call = self._calls("body", ctx.path)
         Stage.present.do(BEGUN, ctx)
         how = self._script.world.body(ctx.path, call)
-        value: Any = value_of(ctx.path, {name: plain(value) for name, value in inputs.items()})
+        value: Any = _value(ctx, inputs)
         if trait == "large":
             value = (value, value.to_bytes(4, "big") * (LARGE_BYTES // 4))
         if trait in ("thread", "inline"):
@@ -300,6 +395,17 @@ class Actor:
         if how == "ok" and trait == "transaction":
             return ctx.transaction(enter, ctx, ctx.idempotency_key, value)
         return _answer(ctx, how, value, DONE)
+
+    async def _ask(self, inputs: Mapping[str, Any]) -> af.Outcome[Any] | None:
+        """Answer for an attempt that was lost, as its body would have, if it got so far."""
+        ctx = af.current()
+        how = self._script.world.body(ctx.path, self._calls("body", ctx.path))
+        deeds = Stage.present.done(ctx)
+        if any(deed.what == DONE for deed in deeds):
+            return af.Success(_value(ctx, inputs))
+        if any(deed.what == FAILED and deed.attempt == ctx.attempt for deed in deeds):
+            return af.Failure(_error(how, ctx))
+        return None
 
     def _undoing(self, trait: str) -> Callable[[af.Context], Any]:
         async def undo(ctx: af.Context) -> Any:
@@ -364,9 +470,19 @@ class Asking(Own):
         return Decision(self._world.decision(self._path, self._decisions(self._path), past))
 
 
+def _value(ctx: af.Context, inputs: Mapping[str, Any]) -> int:
+    return value_of(ctx.path, {name: plain(value) for name, value in inputs.items()})
+
+
+def _error(how: str, ctx: af.Context) -> Exception:
+    return (ConnectionError if how == "retriable" else ValueError)(ctx.path)
+
+
 def _answer(ctx: af.Context, how: str, value: Any, done: str) -> Any:
     if how != "ok":
-        raise (ConnectionError if how == "retriable" else ValueError)(ctx.path)
+        if done == DONE:
+            Stage.present.do(FAILED, ctx)
+        raise _error(how, ctx)
     Stage.present.do(done, ctx)
     return value
 
@@ -384,7 +500,9 @@ def _function(reads: Reads, act: Callable[[Mapping[str, Any]], Any], *, is_async
 
 
 @af.factory
-def flow_of(seed: int, run_id: str) -> af.Flow[..., Any]:
-    """Return the flow of one run of a seed's, as it is in this life."""
-    script = script_of(play_of(seed), run_id, Stage.present.life)
+def flow_of(seed: int, run_id: str, extras: str = "") -> af.Flow[..., Any]:
+    """Return the flow of one run of a seed's, as it is in this life; of one that changes, with *extras*."""
+    play = play_of(seed)
+    more = tuple(map(Extra, range(Stage.present.life))) if play.sort == "growing" else extras_from(extras)
+    script = script_of(play, run_id, more)
     return Actor(run_id, script).flow(script.tree)

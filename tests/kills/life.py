@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import asyncflow as af
+from asyncflow.graph import record as recorded
+from asyncflow.machine.replay import plans_named
 from asyncflow.stores.writer import Writer
 from tests.kills import flows
 from tests.kills.deeds import KEPT, Deed
@@ -91,9 +93,33 @@ async def _live_in(play: Play, file: Path, life: int) -> None:
 
 async def _take(engine: af.Engine, play: Play, run_id: str, info: af.RunInfo | None, accept: bool) -> None:
     """Start a run, or take it up if it has not ended."""
+    if info is not None and info.state.is_ended:
+        return
+    if play.sort == "changing":
+        await _take_changed(engine, play, run_id, is_new=info is None)
+        return
     flow = flows.flow_of(play.seed, run_id)
     if info is None:
         deadline = time.time() + 0.05 if play.trouble == "deadline" else None
-        await engine.start(flow, run_id=run_id, deadline=deadline)
-    elif not info.state.is_ended:
+        await engine.start(flow, run_id=run_id, deadline=deadline, never_revert=play.never_revert)
+    else:
         await engine.take_up(run_id, flow, accept_changes=accept)
+
+
+async def _take_changed(engine: af.Engine, play: Play, run_id: str, *, is_new: bool) -> None:
+    """Start a run, or take it up with another flow than before; where that does not fit, with the one that it had."""
+    life = Stage.present.life
+    rng = random.Random(f"changes {play.seed} {life}")
+    had: flows.Extras = ()
+    if not is_new:
+        store = engine._store
+        named = plans_named(await store.read(run_id))
+        had = flows.extras_of(recorded.decode(await store.plan(named[-1])))
+    flow = flows.flow_of(play.seed, run_id, flows.written(flows.changed(had, life, rng, is_new=is_new)))
+    if is_new:
+        await engine.start(flow, run_id=run_id, never_revert=play.never_revert)
+        return
+    try:
+        await engine.take_up(run_id, flow)
+    except af.PlanChanged:
+        await engine.take_up(run_id, flows.flow_of(play.seed, run_id, flows.written(had)))

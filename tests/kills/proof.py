@@ -53,7 +53,8 @@ class Tally:
 
 def death_of(play: Play, rng: random.Random) -> Death:
     """Return where the next process dies; half of all deaths fall into what is done at the start of a life."""
-    kind = rng.choice(KINDS)
+    # What is asked about, and what a flow has lost, is of interest once bodies run.
+    kind = rng.choice(("effect", *KINDS, "effect") if play.asks else KINDS)
     return Death(kind, rng.randint(1, REACH[kind] * rng.choice((1, play.reach))))
 
 

@@ -8,9 +8,9 @@ import asyncflow as af
 from asyncflow import messages as m
 from asyncflow.graph.flow import Flow
 from asyncflow.machine.control import ControlPhase
-from asyncflow.machine.failures import failures_of
+from asyncflow.machine.failures import failures_of, present_attempt
 from asyncflow.machine.ledger import NOTHING, REVERTED, RUN_DEADLINE, SKIPPED, SUCCEEDED
-from asyncflow.machine.replay import fold
+from asyncflow.machine.replay import fold, recovery
 from asyncflow.machine.run import RunMachine
 from asyncflow.states import RunState
 from tests.machine.stage import ALWAYS, PLAN, Stage, t
@@ -38,7 +38,8 @@ def test_the_failure_of_a_flow_that_is_gone_is_still_told() -> None:
     """Its condition raised, which was why the run failed; taking the flow out does not make that unsaid."""
     stage = Stage(af.linear("f", t("a"), af.linear("g", t("b"), when=broken)))
     stage.play()
-    assert [*failures_of(adopted(stage, af.linear("f", t("a"))))] == ["g"]
+    told = failures_of(adopted(stage, af.linear("f", t("a"))))
+    assert [(path, type(failure.exception)) for path, failure in told.items()] == [("g", LookupError)]
     assert [*failures_of(adopted(stage, af.linear("f", af.linear("g", t("b")), t("a"))))] == ["g"]
 
 
@@ -132,6 +133,7 @@ def test_answers_deadlines_and_skips_stay_with_what_they_are_about() -> None:
     stage.tell(m.DeadlinePassed(RUN_DEADLINE))
     late = adopted(stage, today(af.linear("new", t("n"))))
     assert late.late_scopes == [2]
+    assert late.gone_failures == {}, "the flow is there, and it is told of by its own number"
 
 
 def test_a_deadline_that_passed_stays_the_run_s() -> None:
@@ -180,3 +182,74 @@ def test_a_flow_that_starts_over_forgets_what_failed_in_it_and_is_gone() -> None
     assert machine.due() == [m.StartOver(1, [1, 2], 0.0)]
     machine.apply(m.FlowStartedOver(1, [1, 2]))
     assert failures_of(machine) == {}
+
+
+def test_what_is_open_about_a_task_stays_open_under_its_new_number() -> None:
+    """Whether it is in doubt, is being made again or is being undone: else it is done again unasked, or never ends."""
+    today = af.unordered("f", t("new"), t("a"), t("b"))
+    stage = Stage(af.unordered("f", t("a"), t("b")), side_by_side=True)
+    for event in (m.AttemptStarted(0, 1), m.AttemptLost(0, "crash")):
+        stage.tell(event)
+    assert adopted(stage, today).in_doubt == {1}
+    assert adopted(stage, af.unordered("f", t("new"), t("b"))).in_doubt == set()
+
+    stage = Stage(af.unordered("f", t("a"), t("b")))
+    for event in (m.AttemptStarted(1, 1), m.AttemptSucceeded(1, 1), m.ValuesLost([1])):
+        stage.tell(event)
+    assert adopted(stage, today)._remaking == {2}
+
+    stage = Stage(af.unordered("f", t("a"), t("b")))
+    for event in (m.AttemptStarted(1, 1), m.AttemptSucceeded(1, 1), m.CancelRequested("enough"), m.RevertStarted(1, 1)):
+        stage.tell(event)
+    machine = fold(stage.journal, {PLAN: stage.plan})
+    machine.adopt(today.compile())
+    assert recovery(machine) == [m.RunResumed(None), m.AttemptLost(2, "crash")]
+
+
+def test_a_controller_that_is_new_is_asked() -> None:
+    """A deploy gives a flow one while it runs."""
+    stage = Stage(af.linear("f", t("p"), af.linear("g", t("a"), t("b")))).play(most=1)
+    machine = adopted(stage, af.linear("f", t("p"), ruled(t("a"), t("b"))))
+    plan = machine.plan
+    for name in ("times", "a"):
+        task = plan.index(f"g/{name}")
+        assert machine.due() == [m.Start(task, 1)]
+        machine.apply(m.AttemptStarted(task, 1))
+        if name == "times":
+            machine.apply(m.AttemptSucceeded(task, 1))
+    machine.apply(m.AttemptFailed(task, af.Failure(OSError()), False))
+    assert machine.due() == [m.GiveUp(task)]
+    machine.apply(m.TaskFailed(task))
+    assert machine.due() == [m.Decide(1)]
+
+
+def test_a_flow_that_has_ended_well_has_under_another_plan() -> None:
+    """Also while a value in it is made again: its controller is not asked about what fails then."""
+
+    def today(*first: Any) -> Flow[..., Any]:
+        return af.linear("f", *first, ruled(t("a")), t("z"))
+
+    stage = Stage(today()).play(most=2)
+    a = stage.plan.index("g/a")
+    stage.tell(m.ValuesLost([a]))
+    assert stage.machine._settled == {1}
+    assert adopted(stage, today(t("new")))._settled == {1}
+    assert adopted(stage, af.linear("f", af.linear("g", t("a")), t("z")))._settled == set()
+
+
+def test_a_condition_that_is_new_is_not_asked_of_what_has_started() -> None:
+    """What has begun cannot be skipped any more."""
+    stage = Stage(af.linear("f", t("a", retry=af.Retry(2))), {"a": 1}).play(most=1)
+    stage.machine.due()
+    stage.tell(m.RetryScheduled(0, 5.0))
+    assert adopted(stage, af.linear("f", t("a", retry=af.Retry(2), when=no))).due() == [m.Start(0, 2, 5.0)]
+
+
+def test_what_failed_beside_a_flow_and_is_gone_is_not_its_controller_s() -> None:
+    """Its history is of its own attempts."""
+    stage = Stage(af.unordered("f", af.linear("h", t("x")), ruled(t("a"), t("b")), on_failure="finish"), {"x": ALWAYS})
+    for event in (m.AttemptStarted(0, 1), m.AttemptFailed(0, af.Failure(OSError()), False), m.TaskFailed(0)):
+        stage.tell(event)
+    machine = adopted(stage, af.unordered("f", ruled(t("a"), t("b")), on_failure="finish"))
+    assert [*failures_of(machine)] == ["h/x"]
+    assert present_attempt(machine, 1)[1] == {}

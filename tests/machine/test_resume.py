@@ -13,7 +13,7 @@ from asyncflow.graph.controller import Times
 from asyncflow.graph.decorator import task as decorated
 from asyncflow.graph.flow import flow
 from asyncflow.graph.pattern import linear, unordered
-from asyncflow.machine.replay import fold, plans_named, recovery
+from asyncflow.machine.replay import fold, plans_named, recovery, was_left
 from asyncflow.machine.run import RunMachine
 from asyncflow.outcomes import Sealed
 from asyncflow.states import RunState
@@ -593,6 +593,16 @@ def test_a_journal_without_a_beginning_is_refused(records: list[m.Record], why: 
     """What follows from it would be guesswork."""
     with pytest.raises(InternalError, match=why):
         fold(records, {})
+
+
+@pytest.mark.parametrize(
+    ("recovers", "is_left"),
+    [([], False), ([True], True), ([False], False), ([False, True], True), ([True, False], False)],
+)
+def test_a_run_was_left_if_the_last_who_suspended_it_meant_it_to_go_on(recovers: list[bool], is_left: bool) -> None:
+    """An engine that closes leaves its runs to the next; what a user has suspended is the user's to resume."""
+    asked = [m.Record(1.0, [m.SuspendRequested("enough", recover=recover)]) for recover in recovers]
+    assert was_left([m.Record(0.0, [m.AttemptStarted(0, 1)]), *asked, m.Record(2.0, [m.RunSuspended()])]) is is_left
 
 
 def test_a_plan_from_a_journal_decides_nothing() -> None:

@@ -344,9 +344,11 @@ def sees(
         same += 1
     if isinstance(provider, Ruler):
         return len(one) == same + 1 and one != other
-    kind = branches["/".join(one[:same])].kind
+    around = branches["/".join(one[:same])]
+    kind = around.kind
     if kind == "linear":
-        return int(one[same][1:]) < int(other[same][1:])
+        paths = [item.path for item in around.items]
+        return paths.index("/".join(one[: same + 1])) < paths.index("/".join(other[: same + 1]))
     return kind == "graph" and node in behind
 
 
