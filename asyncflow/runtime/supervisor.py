@@ -337,7 +337,7 @@ class Supervisor:
         return bool(commands)
 
     def _may_go_ahead(self) -> bool:
-        """Whether bodies may be called before their turn is over: nobody would see what they tell before their start."""
+        """Whether bodies may be called before their turn is over, where nobody would hear them before their start."""
         return not self._announcer and (self._journal.grows or self._journal.lags)
 
     def _sprint(self, loop: CoroutineExecutor) -> None:
