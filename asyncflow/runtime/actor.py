@@ -46,7 +46,7 @@ class Home(Protocol):
     keeps_bytes: bool
     cancel_grace: float
 
-    def report(self, event: m.Event) -> None:
+    def report(self, event: m.Event, /) -> None:
         """Take an event; from the loop only."""
         ...
 
