@@ -133,3 +133,14 @@ def bench(session: nox.Session) -> None:
     """Measure what asyncflow costs. Arguments go to the benchmarks: ``nox -s bench -- --list``."""
     session.install("-q", ".[cli]")
     session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session(python=PYTHONS)
+def guard(session: nox.Session) -> None:
+    """
+    Count what the hot paths cost, and fail where it is 5 % more than recorded. It takes valgrind, and a minute or two.
+
+    ``nox -s guard-3.13 -- chain fan`` counts some cases, and ``nox -s guard -- --record`` records what is so now.
+    """
+    session.install("-q", "-e", ".[cli]")
+    session.run("python", "-m", "benchmarks.guard", *session.posargs)
