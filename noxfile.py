@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import nox
 
@@ -144,3 +145,15 @@ def guard(session: nox.Session) -> None:
     """
     session.install("-q", "-e", ".[cli]")
     session.run("python", "-m", "benchmarks.guard", *session.posargs)
+
+
+@nox.session
+def bench_peers(session: nox.Session) -> None:
+    """
+    Measure what others cost for the same work, each in an environment of its own that this makes; some ten minutes.
+
+    ``nox -s bench_peers -- langgraph dask`` measures some of them.
+    """
+    session.install("-q", ".[cli]")
+    environments = str(Path(session.virtualenv.location).parent / "peers")
+    session.run("python", "-m", "benchmarks.peers", "--environments", environments, *session.posargs)
