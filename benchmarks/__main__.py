@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import importlib
 import json
+import os
 import pkgutil
 import platform
 import sqlite3
@@ -45,7 +46,14 @@ def main() -> None:
     _conclude(bench.rows)
     if options.json:
         figures = [attrs.asdict(row) | {"ratio": row.ratio, "verdict": row.verdict} for row in bench.rows]
-        about = {"python": platform.python_version(), "sqlite": sqlite3.sqlite_version, "rows": figures}
+        about = {
+            "python": platform.python_version(),
+            "sqlite": sqlite3.sqlite_version,
+            "machine": platform.machine(),
+            "processors": os.cpu_count(),
+            "rows": figures,
+            "skipped": bench.skipped,
+        }
         with open(options.json, "w") as file:
             json.dump(about, file, indent=1)
 
