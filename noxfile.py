@@ -157,3 +157,28 @@ def bench_peers(session: nox.Session) -> None:
     session.install("-q", ".[cli]")
     environments = str(Path(session.virtualenv.location).parent / "peers")
     session.run("python", "-m", "benchmarks.peers", "--environments", environments, *session.posargs)
+
+
+@nox.session(python=PYTHONS)
+def performance(session: nox.Session) -> None:
+    """
+    Write ``docs/performance.md`` anew, from the newest Python, its peers, and the oldest. Have a quiet machine.
+
+    The oldest has no eager tasks, so that a task in memory costs something else there. All take some twenty minutes.
+    """
+    version = str(session.python)
+    if version not in (PYTHONS[0], PYTHONS[-1]):
+        session.skip("nothing of it is on the page")
+    session.install("-q", ".[cli]")
+    if version != PYTHONS[-1]:
+        file = f"benchmarks/figures/own-{version}.json"
+        session.run("python", "-m", "benchmarks", "in_memory", "uvloop", "--json", file)
+        return
+    session.run("python", "-m", "benchmarks", "--json", "benchmarks/figures/own.json")
+    environments = str(Path(session.virtualenv.location).parent / "peers")
+    # 1 says that asyncflow is behind somewhere; so will the page.
+    session.run(
+        "python", "-m", "benchmarks.peers", "--environments", environments, "--json", "benchmarks/figures/peers.json",
+        success_codes=[0, 1],
+    )  # fmt: skip
+    session.run("python", "-m", "benchmarks.page")
