@@ -21,7 +21,7 @@ COLOURS = ("#2f81f7", "#8250df", "#8b949e", "#bf8700", "#1a7f37")
 
 def log_bars(title: str, unit: str, values: Mapping[str, float], ours: str) -> str:
     """Return a bar for each of *values*, the shortest first; the one named *ours* stands out."""
-    left, width, row, top = 210, 420, 24, 46
+    left, width, row, top = 210, 420, 24, 60
     low, high = _decades(values.values())
     body: list[str] = []
 

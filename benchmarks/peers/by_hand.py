@@ -11,7 +11,7 @@ from benchmarks.floors import ByHand
 from benchmarks.peers.workload import FULL, MEMORY, PROCESS, RUNS, TASKS, Prepare, Work, Workload, at_once, in_turn
 from benchmarks.shapes import Shape, chain, fan, serving
 
-ABOUT = "70 lines with graphlib and asyncio.TaskGroup; durable by a commit in the loop's own thread, without resume"
+ABOUT = "forty lines with graphlib and asyncio.TaskGroup; durable by a commit in the loop's own thread, without resume"
 
 
 def version() -> str:
