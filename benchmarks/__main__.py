@@ -56,6 +56,7 @@ def _write(file: str, bench: Bench) -> None:
         "processors": os.cpu_count(),
         "rows": [attrs.asdict(row) | {"ratio": row.ratio, "verdict": row.verdict} for row in bench.rows],
         "skipped": bench.skipped,
+        "is_quick": bench.is_quick,
     }
     with open(file, "w") as out:
         json.dump(found, out, indent=1)

@@ -126,7 +126,8 @@ def about(own: dict[str, Any]) -> str:
     met = ", ".join(f"{verdicts.count(one)} {said}" for one, said in MET.items())
     machine = f"{own['machine']} with {own['processors']} processors"
     software = f"CPython {own['python']}, SQLite {own['sqlite']}"
-    return f"Made with {software}, {machine}. Of {len(verdicts)} yardsticks: {met}.\n"
+    quick = " In haste, with small sizes: these figures are provisional." if own["is_quick"] else ""
+    return f"Made with {software}, {machine}.{quick} Of {len(verdicts)} yardsticks: {met}.\n"
 
 
 MET = {"reach": "reached", "must": "met", "missed": "missed"}
