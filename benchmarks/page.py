@@ -148,8 +148,9 @@ def plots(own: dict[str, Any], peers: dict[str, Any]) -> dict[str, str]:
             if found[1] == "chain":
                 lines.setdefault("chain, bare mechanism", []).append((size, row["floor"]))
     drawn = {"sizes.svg": log_lines("A task in memory", "tasks in the flow", "us a task", dict(sorted(lines.items())))}
-    for where, title in (("memory", "A task of a chain in memory"), ("full", "A task of a chain, synced")):
+    for where, kept in (("memory", "in memory"), ("full", "synced")):
         if values := _chains(peers, where):
+            title = f"A task of a chain of up to 1,000, {kept}"
             drawn[f"peers-{where}.svg"] = log_bars(title, "us a task", values, ours=OURS)
     return drawn
 

@@ -22,7 +22,7 @@ COLOURS = ("#2f81f7", "#8250df", "#8b949e", "#bf8700", "#1a7f37")
 def log_bars(title: str, unit: str, values: Mapping[str, float], ours: str) -> str:
     """Return a bar for each of *values*, the shortest first; the one named *ours* stands out."""
     left, width, row, top = 210, 420, 24, 60
-    low, high = _decades(values.values())
+    low, high = _decades([*values.values(), min(values.values()) / 2])  # so that the shortest is to be seen, too
     body: list[str] = []
 
     def x(value: float) -> float:
