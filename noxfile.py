@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import nox
 
@@ -146,3 +147,51 @@ def bench(session: nox.Session) -> None:
     """Measure what asyncflow costs. Arguments go to the benchmarks: ``nox -s bench -- --list``."""
     session.install("-q", ".[cli]")
     session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session(python=PYTHONS)
+def guard(session: nox.Session) -> None:
+    """
+    Count what the hot paths cost, and fail where it is 5 % more than recorded. It takes valgrind, and a minute or two.
+
+    ``nox -s guard-3.13 -- chain fan`` counts some cases, and ``nox -s guard -- --record`` records what is so now.
+    """
+    session.install("-q", "-e", ".[cli]")
+    session.run("python", "-m", "benchmarks.guard", *session.posargs)
+
+
+@nox.session
+def bench_peers(session: nox.Session) -> None:
+    """
+    Measure what others cost for the same work, each in an environment of its own that this makes; some ten minutes.
+
+    ``nox -s bench_peers -- langgraph dask`` measures some of them.
+    """
+    session.install("-q", ".[cli]")
+    environments = str(Path(session.virtualenv.location).parent / "peers")
+    session.run("python", "-m", "benchmarks.peers", "--environments", environments, *session.posargs)
+
+
+@nox.session(python=PYTHONS)
+def performance(session: nox.Session) -> None:
+    """
+    Write ``docs/performance.md`` anew, from the newest Python, its peers, and the oldest. Have a quiet machine.
+
+    The oldest has no eager tasks, so that a task in memory costs something else there. All take some twenty minutes.
+    """
+    version = str(session.python)
+    if version not in (PYTHONS[0], PYTHONS[-1]):
+        session.skip("nothing of it is on the page")
+    session.install("-q", ".[cli]")
+    if version != PYTHONS[-1]:
+        file = f"benchmarks/figures/own-{version}.json"
+        session.run("python", "-m", "benchmarks", "in_memory", "uvloop", "--json", file)
+        return
+    session.run("python", "-m", "benchmarks", "--json", "benchmarks/figures/own.json")
+    environments = str(Path(session.virtualenv.location).parent / "peers")
+    # 1 says that asyncflow is behind somewhere; so will the page.
+    session.run(
+        "python", "-m", "benchmarks.peers", "--environments", environments, "--json", "benchmarks/figures/peers.json",
+        success_codes=[0, 1],
+    )  # fmt: skip
+    session.run("python", "-m", "benchmarks.page")

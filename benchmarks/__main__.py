@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import importlib
 import json
+import os
 import pkgutil
 import platform
 import sqlite3
@@ -42,12 +43,23 @@ def main() -> None:
     for name, module in asked.items():
         bench.question = name
         asyncio.run(module.ask(bench))
+        if options.json:
+            _write(options.json, bench)  # after each, so that one who grows tired has something
     _conclude(bench.rows)
-    if options.json:
-        figures = [attrs.asdict(row) | {"ratio": row.ratio, "verdict": row.verdict} for row in bench.rows]
-        about = {"python": platform.python_version(), "sqlite": sqlite3.sqlite_version, "rows": figures}
-        with open(options.json, "w") as file:
-            json.dump(about, file, indent=1)
+
+
+def _write(file: str, bench: Bench) -> None:
+    found = {
+        "python": platform.python_version(),
+        "sqlite": sqlite3.sqlite_version,
+        "machine": platform.machine(),
+        "processors": os.cpu_count(),
+        "rows": [attrs.asdict(row) | {"ratio": row.ratio, "verdict": row.verdict} for row in bench.rows],
+        "skipped": bench.skipped,
+        "is_quick": bench.is_quick,
+    }
+    with open(file, "w") as out:
+        json.dump(found, out, indent=1)
 
 
 def _conclude(rows: list[Row]) -> None:

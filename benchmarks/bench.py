@@ -14,11 +14,16 @@ Work = Callable[[], Awaitable[object]]
 
 @attrs.frozen
 class Yardstick:
-    """How much it may cost, in the unit of its row, or as a ratio to its floor: what must be, and what should."""
+    """
+    How much it may cost, in the unit of its row, or as a ratio to its floor: what must be, and what should.
+
+    ``least`` is for what would be wrong if it were less.
+    """
 
     must: float
     reach: float
     is_ratio: bool = False
+    least: float = 0.0
 
 
 @attrs.frozen
@@ -60,7 +65,9 @@ class Row:
         value = self.ratio if yardstick.is_ratio else self.median
         if value is None:
             return ""
-        return "reach" if value <= yardstick.reach else "must" if value <= yardstick.must else "missed"
+        if not yardstick.least <= value <= yardstick.must:
+            return "missed"
+        return "reach" if value <= yardstick.reach else "must"
 
 
 class Bench:
@@ -76,6 +83,7 @@ class Bench:
         self.runs = 2 if is_quick else runs
         self.is_quick = is_quick
         self.rows: list[Row] = []
+        self.skipped: list[str] = []
         self.question = ""
 
     def sizes(self, *sizes: int) -> list[int]:
@@ -113,6 +121,11 @@ class Bench:
         row = Row(self.question, what, unit, statistics.median(values), min(values), compare, compared, yardstick)
         self.rows.append(row)
         print(line_of(row), flush=True)
+
+    def skip(self, what: str, reason: str) -> None:
+        """Say that something is not measured, and why."""
+        self.skipped.append(f"{what}: {reason}")
+        print(f"{what:<44}not measured: {reason}", flush=True)
 
 
 def heading() -> str:

@@ -20,13 +20,11 @@ _FANS = {"process": Yardstick(14, 8), "full": Yardstick(14, 8), "lazy": Yardstic
 
 
 async def ask(bench: Bench) -> None:
-    """Measure chains and fans at each level, and at 100,000 what a task costs there."""
+    """Measure chains and fans at each level."""
     with tempfile.TemporaryDirectory() as folder:
         for level in ("process", "full", "lazy"):
             for shape, yardstick in ((chain(1_000), _CHAINS[level]), (fan(1_000), _FANS[level])):
                 await _at(bench, Path(folder), level, shape, yardstick)
-        if not bench.is_quick:
-            await _at(bench, Path(folder), "process", fan(100_000), None)
 
 
 async def _at(bench: Bench, folder: Path, level: str, shape: Shape, yardstick: Yardstick | None) -> None:
@@ -40,14 +38,12 @@ async def _at(bench: Bench, folder: Path, level: str, shape: Shape, yardstick: Y
         commits.run(shape.size)
 
     async with af.Engine(folder / f"{name}.db", durability=level) as engine:
-        works = {"engine": lambda: engine.run(flow), "bare": bare}
-        if shape.size <= 1_000:
-            works["by hand"] = by_hand.run
-        taken = await bench.race(works, runs=min(bench.runs, 5 if shape.size <= 1_000 else 2))
+        works = {"engine": lambda: engine.run(flow), "bare": bare, "by hand": by_hand.run}
+        taken = await bench.race(works, runs=min(bench.runs, 5))
     us = {who: [seconds / shape.size * 1e6 for seconds in values] for who, values in taken.items()}
     what = f"{shape.name}, {level}"
     bench.add(what, "us/task", us["engine"], floor=us["bare"], compared="bare commit", yardstick=yardstick)
-    if "by hand" in us and level != "lazy":
+    if level != "lazy":
         stick = Yardstick(1.0, 1.0, is_ratio=True)
         bench.add(
             f"{what}, against by hand", "us/task", us["engine"],

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import asyncflow as af
 from benchmarks.bench import Bench, Yardstick
-from benchmarks.floors import Bare
+from benchmarks.floors import Bare, ByHand
 from benchmarks.flows import flow_of
 from benchmarks.shapes import serving
 
@@ -29,7 +29,7 @@ async def ask(bench: Bench) -> None:
 async def _serve(
     bench: Bench, engine: af.Engine, where: str, count: int, alone: Yardstick | None, together: Yardstick | None
 ) -> None:
-    flow, bare = flow_of(serving()), Bare(serving())
+    flow, bare, by_hand = flow_of(serving()), Bare(serving()), ByHand(serving())
     late: list[float] = []
 
     async def in_turn() -> None:
@@ -40,6 +40,10 @@ async def _serve(
         for _ in range(count):
             await bare.run()
 
+    async def by_hand_in_turn() -> None:
+        for _ in range(count):
+            await by_hand.run()
+
     async def one() -> None:
         begun = time.perf_counter()
         await engine.run(flow)
@@ -48,8 +52,17 @@ async def _serve(
     async def at_once() -> None:
         await asyncio.gather(*(one() for _ in range(count)))
 
-    taken = await bench.race({"turn": in_turn, "bare": bare_in_turn, "once": at_once}, runs=min(bench.runs, 5))
+    works = {"turn": in_turn, "once": at_once}
+    if where == "memory":
+        works |= {"bare": bare_in_turn, "by hand": by_hand_in_turn}
+    taken = await bench.race(works, runs=min(bench.runs, 5))
     us = {name: [seconds / count * 1e6 for seconds in values] for name, values in taken.items()}
-    bench.add(f"serving in turn, {where}", "us/run", us["turn"], floor=us["bare"], compared="bare", yardstick=alone)
-    bench.add(f"serving at once, {where}", "us/run", us["once"], floor=us["bare"], compared="bare", yardstick=together)
+    floor, compared = us.get("bare"), "bare" if "bare" in us else ""
+    for name, what, stick in (("turn", "in turn", alone), ("once", "at once", together)):
+        bench.add(f"serving {what}, {where}", "us/run", us[name], floor=floor, compared=compared, yardstick=stick)
+    if "by hand" in us:
+        bench.add(
+            f"serving in turn, {where}, against by hand", "us/run", us["turn"],
+            floor=us["by hand"], compared="by hand (TaskGroup)", yardstick=Yardstick(1.0, 1.0, is_ratio=True),
+        )  # fmt: skip
     bench.add(f"serving at once, {where}, p99 latency", "ms", [sorted(late)[int(len(late) * 0.99)] * 1e3])
