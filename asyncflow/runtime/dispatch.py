@@ -70,13 +70,12 @@ class Dispatcher:
         """
         machine, desk, call = self._machine, self._desk, self._call
         bindings, attempts, orders = machine.plan.bindings, machine.attempts, desk.orders
-        values, large = desk.values, desk.large
         for task in tasks:
             before, attempt = bindings[task].outputs, attempts[task] + 1
-            if before is None or values.shadows or task in self.actors or (desk.keeps_bytes and large.missing(before)):
+            args = None if before is None or task in self.actors else desk.values.whole(before)
+            if args is None:
                 self._begin(task, attempt, None)
                 continue
-            args = [values.value(one) for one in before]
             desk.take(m.AttemptStarted(task, attempt))
             orders.append((call, (task, attempt, args)))
 

@@ -44,8 +44,9 @@ def sprint(desk: Desk, actors: dict[int, Actor], loop: CoroutineExecutor, page: 
         if before is not None and at_hand is not None:
             args = [at_hand[one] for one in before]
         else:
+            whole = None if before is None else run_values.whole(before)
             try:
-                args, kwargs = binding.read(run_values)
+                args, kwargs = binding.read(run_values) if whole is None else (whole, _NO_KEYWORDS)
             except Exception:  # the ordinary way says what is wrong, or fetches it
                 answer[0] = NOT_STARTED
                 continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from asyncflow.codec import Codec
@@ -13,7 +13,7 @@ from asyncflow.interfaces import MOST_PREDECESSORS, Circumstances
 from asyncflow.machine.failures import present_attempt
 from asyncflow.machine.ledger import NO_VALUE
 from asyncflow.machine.run import RunMachine
-from asyncflow.outcomes import Failure, Sealed, TimedOut
+from asyncflow.outcomes import UNOPENED, Failure, Sealed, TimedOut
 from asyncflow.states import TaskState
 
 
@@ -80,6 +80,20 @@ class RunValues:
     def at_hand(self) -> list[Any] | None:
         """Return task to value where each is the object itself, as in memory; None where one may have to be opened."""
         return None if self._keeps_bytes or self.shadows else self._machine.values
+
+    def whole(self, tasks: Iterable[int]) -> list[Any] | None:
+        """Return what *tasks* returned, or None where something of that must be fetched, decoded or copied first."""
+        if self.shadows or self.hands_on_copies:
+            return None
+        values, found = self._machine.values, list[Any]()
+        for task in tasks:
+            value = values[task]
+            if type(value) is Sealed:
+                value = value.value
+                if value is UNOPENED:
+                    return None
+            found.append(value)
+        return found
 
     def history(self, scope: int, *, with_present: bool = False) -> History:
         """Return the attempts of a flow so far; *with_present* the one that goes on, or has just failed, as well."""
