@@ -256,7 +256,7 @@ class Launcher:
             try:
                 await journal.release()
             finally:
-                if self._announcer:
+                if self._announcer.subscriptions:
                     await self._announcer.wait_idle(OBSERVERS_MAY_TAKE)
         except Exception as unreleased:
             if error is None and supervisor.machine.phase.is_ended and isinstance(unreleased, StoreError):

@@ -236,18 +236,15 @@ class Subscription:
 
 
 class Announcer:
-    """All who watch the runs of one engine."""
+    """All who watch the runs of one engine; without ``subscriptions`` nothing need be told."""
 
     def __init__(self) -> None:
-        self._subscriptions: list[Subscription] = []
-
-    def __bool__(self) -> bool:
-        return bool(self._subscriptions)
+        self.subscriptions: list[Subscription] = []
 
     def subscribe(self, observer: Observer, interest: Interest | None = None) -> Callable[[], None]:
         """Have *observer* called with all that is of *interest* from now on; return what ends that."""
         subscription = Subscription(observer, self, interest)
-        self._subscriptions.append(subscription)
+        self.subscriptions.append(subscription)
 
         def unsubscribe() -> None:
             subscription.end()
@@ -258,36 +255,36 @@ class Announcer:
 
     def publish(self, happenings: Sequence[Happening]) -> None:
         """Put *happenings* in line for everyone."""
-        for subscription in self._subscriptions:
+        for subscription in self.subscriptions:
             subscription.put(happenings)
 
     @property
     def is_idle(self) -> bool:
         """Whether everyone has seen everything."""
-        return all(subscription.is_idle for subscription in self._subscriptions)
+        return all(subscription.is_idle for subscription in self.subscriptions)
 
     def settled(self, subscription: Subscription) -> None:
         """*subscription* has nothing more in line; let those who wait look again."""
-        if subscription.is_over and subscription in self._subscriptions:
-            self._subscriptions.remove(subscription)
+        if subscription.is_over and subscription in self.subscriptions:
+            self.subscriptions.remove(subscription)
 
     async def wait_idle(self, timeout: float) -> None:
         """Wait until everyone has seen all that has been published by now, but not longer than *timeout* seconds."""
-        waiting = [subscription.when_seen() for subscription in self._subscriptions if not subscription.is_idle]
+        waiting = [subscription.when_seen() for subscription in self.subscriptions if not subscription.is_idle]
         if waiting:
             await asyncio.wait(waiting, timeout=timeout)
             for one in waiting:
                 one.cancel()
 
     def __repr__(self) -> str:
-        behind = sum(not subscription.is_idle for subscription in self._subscriptions)
-        return f"<Announcer: {len(self._subscriptions)} observers, {behind} of them behind>"
+        behind = sum(not subscription.is_idle for subscription in self.subscriptions)
+        return f"<Announcer: {len(self.subscriptions)} observers, {behind} of them behind>"
 
     async def close(self) -> None:
         """Stop telling anyone anything."""
-        for subscription in list(self._subscriptions):
+        for subscription in list(self.subscriptions):
             await subscription.close()
-        self._subscriptions.clear()
+        self.subscriptions.clear()
 
 
 async def follow(

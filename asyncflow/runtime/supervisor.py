@@ -60,6 +60,15 @@ class Supervisor:
     What others may read: ``machine`` (the state), ``values``. What they may call: :meth:`post`, from the loop.
     """
 
+    # More names than instances can share the keys of: with a dictionary each takes 1.6 KB and 4 us more.
+    __slots__ = (
+        "__weakref__", "_alarms", "_announcer", "_dispatcher", "_events", "_grace_until", "_interruption", "_is_over",
+        "_journal", "_keeper", "_loop", "_narrator", "_page", "_rest_at", "_riders", "_thread", "_transactions",
+        "cancel_grace", "clock", "codec", "context", "executor", "gone", "grace", "inbox", "keeps_bytes", "large",
+        "later", "lingers", "loop_executor", "machine", "on_over", "on_record", "orders", "report", "returns",
+        "run_id", "stepper", "values", "watch_deadlines",
+    )  # fmt: skip
+
     def __init__(
         self,
         machine: RunMachine,
@@ -181,7 +190,7 @@ class Supervisor:
             return
         if self._is_over:
             return  # by a body that was left behind
-        if self._riders.add(event, self._page.events) and self._announcer:
+        if self._riders.add(event, self._page.events) and self._announcer.subscriptions:
             self._announcer.publish(self._narrator.aside(self.clock.now(), event))
 
     def commit(self, make: MakeEvent, settle: Settle) -> None:
@@ -311,9 +320,7 @@ class Supervisor:
                 self._dispatcher.stop_bodies()
             await self._turns()
         except asyncio.CancelledError:
-            log.warning(
-                "run %r was torn down before its suspension was recorded; it is resumable all the same", self.run_id
-            )
+            log.warning("run %r was torn down before its suspension was recorded; it is resumable", self.run_id)
 
     def _turn(self) -> bool:
         """Take what the inbox holds and what is due. Return whether more is due than fits into one turn."""
@@ -338,7 +345,7 @@ class Supervisor:
 
     def _may_go_ahead(self) -> bool:
         """Whether bodies may be called before their turn is over, where nobody would hear them before their start."""
-        return not self._announcer and (self._journal.grows or self._journal.lags)
+        return not self._announcer.subscriptions and (self._journal.grows or self._journal.lags)
 
     def _sprint(self, loop: CoroutineExecutor) -> None:
         """Perform some of what is ready in one go, ahead of its record where that may lag, else on it."""
@@ -422,7 +429,7 @@ class Supervisor:
         """Put this turn's events on record; return what waits until that is durable, or None where it is already."""
         page = self._page.events
         if page is not None:
-            if self.machine.is_calm and not self._announcer:
+            if self.machine.is_calm and not self._announcer.subscriptions:
                 page.extend(self._events)
                 self._tell(self._page.at, self._events)
                 self._events = []
@@ -465,7 +472,7 @@ class Supervisor:
 
     def _tell(self, at: float, events: list[m.Event]) -> None:
         """Tell those who watch, and those who wait for one task, of *events*, which are on record."""
-        if self._announcer or self.stepper is not None:
+        if self._announcer.subscriptions or self.stepper is not None:
             happened = self._narrator.tell(at, events)
             if self.stepper is not None:
                 self.stepper.take([happening for happening in happened if happening.number >= 0])

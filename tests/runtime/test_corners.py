@@ -91,7 +91,7 @@ def test_a_run_does_not_wait_for_observers_of_another() -> None:
             for _ in range(3):
                 await engine.run(af.linear("f", quick))
             assert loop.time() - began < 0.6
-            assert not any(subscription._waiting for subscription in engine._announcer._subscriptions)
+            assert not any(subscription._waiting for subscription in engine._announcer.subscriptions)
 
     run(main)
 
