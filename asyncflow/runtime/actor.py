@@ -107,7 +107,7 @@ class Actor:
     _order: str | None = None  # the first order to stop: "cancel", "timeout" or "suspend"
     _handle: Callable[[Any, BaseException | None], None] | None = None  # what an ending means
     _is_lingering = False
-    _transaction: Transaction | None = None  # the one that the body made, to be returned by it
+    transaction: Transaction | None = None  # the one that the body made, to be returned by it
     # While the journal commits that: what an ending means if it is taken back.
     _settling: Callable[[Any, BaseException | None], None] | None = None
     # Few: a Start or a Revert, behind a body that was abandoned.
@@ -165,12 +165,12 @@ class Actor:
 
     def transact(self, transaction: Transaction) -> None:
         """Keep *transaction*, which the body is to return; from any thread."""
-        if self._transaction is not None:
+        if self.transaction is not None:
             raise TransactionMisuse(
                 f"task {self.path!r} makes a second transaction in one attempt, and only what it returns is committed; "
                 "do both in one function"
             )
-        self._transaction = transaction
+        self.transaction = transaction
 
     # --- Commands -----------------------------------------------------------------------------------------------------
 
@@ -244,10 +244,12 @@ class Actor:
         wants_context: bool,
         handle: Callable[[Any, BaseException | None], None],
     ) -> None:
-        home, context = self.home, self.contextvars()
+        home = self.home
+        context = home.context.copy()
+        context.run(running.set, self)
         if wants_context:
             args.insert(0, Context(self))
-        self._handle, self._transaction = handle, None
+        self._handle, self.transaction = handle, None
         try:
             work = home.executor(executor).submit(Call(fn, args, kwargs, context, self.path), self._ended)
         except Exception as error:
@@ -257,15 +259,9 @@ class Actor:
         if self._handle is not None:
             self.work = work
 
-    def contextvars(self) -> ContextVars:
-        """Return what a body of this actor runs in."""
-        context = self.home.context.copy()
-        context.run(running.set, self)
-        return context
-
     def is_transacting(self, value: Any) -> bool:
         """Whether a body that returned *value* has made a transaction, or returned one."""
-        return self._transaction is not None or type(value) is Transaction
+        return self.transaction is not None or type(value) is Transaction
 
     def attempt_ended(self, value: Any, error: BaseException | None) -> None:
         """Report how a body has ended that somebody else has called, see ``sprint``."""
@@ -294,7 +290,7 @@ class Actor:
             if (
                 self.home.keeps_bytes
                 or self.declared.promises
-                or self._transaction is not None
+                or self.transaction is not None
                 or (type(value) is Transaction)
             ):
                 self._succeed(value, self._attempt_ended)
@@ -419,7 +415,7 @@ class Actor:
         self, value: Any, event_of: Callable[[Any], m.Event], handle: Callable[[Any, BaseException | None], None]
     ) -> None:
         """Have the transaction that the body returned committed with its ending; the permits are kept until it is."""
-        transaction = self._transaction
+        transaction = self.transaction
         misuse = look_for_misuse(self.path, self.declared, value, transaction, is_undoing=self.is_undoing)
         if misuse is not None:
             handle(None, misuse)
