@@ -288,17 +288,18 @@ BeginCoroutine = Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]
 
 class CoroutineExecutor(Executor, Protocol):
     """
-    An executor that can also begin a coroutine at once, for bodies that need no :class:`Call`.
+    An executor that can also begin a coroutine, for bodies that need no :class:`Call`; it reports how it ends by itself
+    and is never cancelled within.
 
-    ``begin`` returns the asyncio task, which has ended if the coroutine never waited; it inherits the caller's
-    contextvars. It is None where this Python cannot do that. ``now`` is the loop's clock, in seconds.
+    ``begin`` returns the asyncio task, which inherits the caller's contextvars. On Python 3.12 and later it has ended
+    if the coroutine never waited. ``now`` is the loop's clock, in seconds.
     """
 
-    begin: BeginCoroutine | None
+    begin: BeginCoroutine
     now: Callable[[], float]
 
-    def going_on(self, task: asyncio.Task[Any]) -> Work:
-        """Return what stops a task of ``begin`` that has not ended."""
+    def going_on(self, task: asyncio.Task[Any], never_begun: Callable[[], None]) -> Work:
+        """Return what stops *task*, which has not ended, and tell *never_begun* if that is before its first step."""
         ...
 
 

@@ -13,26 +13,21 @@ from typing import Any
 from asyncflow.executors.over import OVER
 from asyncflow.interfaces import BeginCoroutine, Call, Work
 
-if sys.version_info >= (3, 12):
+# What makes an asyncio task start at once, where this Python has that.
+_EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
 
-    def begin(
-        body: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop, name: str, context: ContextVars
-    ) -> asyncio.Task[None]:
-        """
-        Start an asyncio task at once: a body that never waits is done when this returns.
 
-        The task is made here and not by the loop, whose task factory may not know about eager starts (uvloop 0.23's
-        breaks on Python 3.13.0).
-        """
-        return asyncio.Task(body, loop=loop, name=name, context=context, eager_start=True)
+def begin(
+    body: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop, name: str, context: ContextVars
+) -> asyncio.Task[None]:
+    """
+    Start an asyncio task at once, so that a body which never waits is done when this returns; on Python 3.11 in the
+    loop's next turn.
 
-else:
-
-    def begin(
-        body: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop, name: str, context: ContextVars
-    ) -> asyncio.Task[None]:
-        """Start an asyncio task in the loop's next turn: this Python knows no eager ones."""
-        return asyncio.Task(body, loop=loop, name=name, context=context)
+    The task is made here and not by the loop, whose task factory may not know about eager starts (uvloop 0.23's breaks
+    on Python 3.13.0).
+    """
+    return asyncio.Task(body, loop=loop, name=name, context=context, **_EAGER)
 
 
 async def _drive(call: Call, done: Callable[[Any, BaseException | None], None]) -> None:
@@ -69,27 +64,19 @@ class LoopExecutor:
         # What the stock loop's method calls, in a third of the time; a loop with a clock of its own is asked for it.
         is_stock = type(self._loop).time is asyncio.BaseEventLoop.time
         self.now: Callable[[], float] = time.monotonic if is_stock else self._loop.time
-        self.begin: BeginCoroutine | None = None
-        if sys.version_info >= (3, 12):
-            self.begin = functools.partial(asyncio.Task, loop=self._loop, eager_start=True)
+        self.begin: BeginCoroutine = functools.partial(asyncio.Task, loop=self._loop, **_EAGER)
 
     def submit(self, call: Call, done: Callable[[Any, BaseException | None], None]) -> Work:
         """Start *call*; on Python 3.12 and later it may have ended when this returns."""
         task = begin(_drive(call, done), self._loop, call.name, call.context)
         if task.done():
             return OVER
-        if sys.version_info < (3, 12):
+        return self.going_on(task, lambda: done(None, asyncio.CancelledError()))
 
-            def never_begun(task: asyncio.Task[None]) -> None:
-                # Cancelled before its first step, it ends without having come to say so.
-                if task.cancelled():
-                    done(None, asyncio.CancelledError())
-
-            task.add_done_callback(never_begun)
-        return LoopWork(task)
-
-    def going_on(self, task: asyncio.Task[Any]) -> Work:
-        """Return what stops a task of ``begin`` that has not ended."""
+    def going_on(self, task: asyncio.Task[Any], never_begun: Callable[[], None]) -> Work:
+        """Return what stops *task*, which has not ended, and tell *never_begun* if that is before its first step."""
+        if not _EAGER:
+            task.add_done_callback(lambda task: never_begun() if task.cancelled() else None)
         return LoopWork(task)
 
     async def close(self) -> None:

@@ -291,7 +291,7 @@ def test_events_are_told_until_the_run_is_over(leaves_early: bool) -> None:
             await one
             seen = [("AttemptSucceeded", "door"), ("AttemptStarted", "after"), ("AttemptSucceeded", "after")]
             assert kinds[-4:] == ([*seen, ("RunEnded", "")] if not leaves_early else kinds[-1:])
-            assert not engine._announcer, "nobody watches any more"
+            assert not engine._announcer.subscriptions, "nobody watches any more"
             beside.cancel()
 
     run(main)

@@ -295,7 +295,7 @@ def test_an_observer_may_leave_from_within() -> None:
         async with af.Engine() as engine:
             leave = engine.observe(until_started)
             await engine.run(quick_flow(5))
-            assert seen == ["RunStarted", "AttemptStarted"] and not engine._announcer
+            assert seen == ["RunStarted", "AttemptStarted"] and not engine._announcer.subscriptions
 
     run(main)
 

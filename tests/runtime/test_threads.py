@@ -172,14 +172,16 @@ def test_closing_ends_idle_threads_and_refuses_calls() -> None:
     """An engine that is opened and closed a thousand times must not leave a thousand threads."""
 
     async def main() -> None:
-        before = threading.active_count()
+        before = set(threading.enumerate())
         bench = Bench()
         together = threading.Barrier(5)
         for _ in range(5):
             bench.submit(together.wait, 30.0)
         await bench.ended(5)
+        started = set(threading.enumerate()) - before
         await bench.executor.close()
-        await until(lambda: threading.active_count() <= before)
+        for thread in started:
+            await asyncio.to_thread(thread.join, 30.0)
         assert repr(bench.executor) == "<ThreadExecutor: closed, 0 threads, 0 idle, 0 calls waiting>"
         with pytest.raises(af.EngineClosed, match="the engine's threads are closed; nothing can be started in them"):
             bench.submit(int)
