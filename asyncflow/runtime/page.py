@@ -46,6 +46,11 @@ class Page:
         """Whether the next event belongs on another page."""
         return self.events is None or len(self.events) >= MOST_EVENTS or self._loop.time() > self.until
 
+    def rest(self) -> None:
+        """Take note of how the run stands, since time is about to pass; what comes within it may still be added."""
+        if self.events is not None:
+            self._machine.mark(self.at)
+
     def close(self) -> None:
         """Let nothing more be added."""
         if self.events is not None:

@@ -282,14 +282,14 @@ class Supervisor:
                 self._page.close()
                 await self._commit()
             elif not has_more and not inbox and not released:
-                self._page.close()
+                self._page.rest()
                 await inbox.wait()
                 self._rest_at = loop.time() + SECONDS_A_TURN
             elif loop.time() > self._rest_at:
                 self._page.close()
                 await asyncio.sleep(0)
                 self._rest_at = loop.time() + SECONDS_A_TURN
-            elif self._page.events is not None and self._page.is_full():
+            if self._page.events is not None and self._page.is_full():
                 self._page.close()
 
     async def _step(self, stepper: Stepper) -> None:
