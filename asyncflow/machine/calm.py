@@ -96,7 +96,9 @@ class Calm(Ledger):
                     self.line = line = self.starts(MOST_AT_ONCE)
                     ready = self.ready
                     line.reverse()
-                    task = line.pop()
+                    continue
+                if states[task] != PENDING:
+                    continue  # it has started since
                 done += 1
                 states[task] = RUNNING
                 attempts[task] = attempt = attempts[task] + 1

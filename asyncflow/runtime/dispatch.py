@@ -11,19 +11,17 @@ from asyncflow import messages as m
 from asyncflow.errors import CodecError, InputUnavailable, StoreError
 from asyncflow.graph.inputs import NoValue
 from asyncflow.machine.calm import UNDER_WAY
-from asyncflow.machine.ledger import NO_VALUE
+from asyncflow.machine.ledger import NO_VALUE, PENDING
 from asyncflow.outcomes import Cancelled, Failure, Outcome, Success
 from asyncflow.runtime import permits
 from asyncflow.runtime.actor import Actor
 from asyncflow.runtime.desk import Desk
 from asyncflow.runtime.permits import ENGINE, THREADS, Claim, Pool
 from asyncflow.runtime.questions import Questions
-from asyncflow.runtime.sprint import call_body
+from asyncflow.runtime.sprint import NO_KEYWORDS, call_body
 from asyncflow.states import RunState
 
 log = logging.getLogger("asyncflow.run")
-
-_NO_KEYWORDS: Mapping[str, Any] = {}
 
 
 class Dispatcher:
@@ -66,11 +64,13 @@ class Dispatcher:
         """
         Have the bodies of *tasks* called, of which none needs a permit or waits for a time.
 
-        The same as answering a Start for each; about half of that where all its arguments are values of other tasks.
+        The same as answering a Start for each; half of the work where all its arguments are values of other tasks.
         """
         machine, desk, call = self._machine, self._desk, self._call
         bindings, attempts, orders = machine.plan.bindings, machine.attempts, desk.orders
         for task in tasks:
+            if machine.states[task] != PENDING:
+                continue  # it has started since
             before, attempt = bindings[task].outputs, attempts[task] + 1
             args = None if before is None or task in self.actors else desk.values.whole(before)
             if args is None:
@@ -87,7 +87,7 @@ class Dispatcher:
         if machine.executions or machine.lost:
             actor.execution = machine.executions.get(task, 0) + 1
             actor.recovered = bool(machine.lost.get(task))
-        value = call_body(actor, self.actors, desk.loop_executor, args, _NO_KEYWORDS)
+        value = call_body(actor, self.actors, desk.loop_executor, args, NO_KEYWORDS)
         if value is not UNDER_WAY:
             desk.report(m.AttemptSucceeded(task, value))
 

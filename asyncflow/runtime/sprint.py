@@ -23,7 +23,7 @@ from asyncflow.outcomes import Sealed
 from asyncflow.runtime.actor import Actor
 from asyncflow.runtime.desk import Desk
 
-_NO_KEYWORDS: Mapping[str, Any] = {}
+NO_KEYWORDS: Mapping[str, Any] = {}
 
 
 def sprint(desk: Desk, actors: dict[int, Actor], loop: CoroutineExecutor, page: list[m.Event], until: float) -> None:
@@ -39,14 +39,14 @@ def sprint(desk: Desk, actors: dict[int, Actor], loop: CoroutineExecutor, page: 
     assert tasks is not None
     answer: list[Any] = [UNDER_WAY]
     for task in machine.stride(page, answer, desk.inbox, loop.now, until):
-        binding, kwargs = bindings[task], _NO_KEYWORDS
+        binding, kwargs = bindings[task], NO_KEYWORDS
         before = binding.outputs
         if before is not None and at_hand is not None:
             args = [at_hand[one] for one in before]
         else:
             whole = None if before is None else run_values.whole(before)
             try:
-                args, kwargs = binding.read(run_values) if whole is None else (whole, _NO_KEYWORDS)
+                args, kwargs = binding.read(run_values) if whole is None else (whole, NO_KEYWORDS)
             except Exception:  # the ordinary way says what is wrong, or fetches it
                 answer[0] = NOT_STARTED
                 continue
