@@ -1,10 +1,15 @@
 """
 The calm of a run: while its tasks only start, succeed and make others ready, there is nothing to decide.
 
-Most runs spend nearly all their time so. A calm machine takes those two kinds of event by the few lines here, which is
-a fifth of the work; any other event ends the calm, and :meth:`~asyncflow.machine.run.RunMachine.due` says when it is
-back. What a calm machine has become is what the same machine would have become otherwise, which tests hold against each
-other: a journal is folded without ever being calm.
+Most runs spend nearly all their time so. A calm machine takes those two kinds of event by the few lines here; any other
+ends the calm, and once :meth:`~asyncflow.machine.run.RunMachine.due` has handed out what followed from that it may be
+back. What a calm machine becomes is what it would have become otherwise: a journal is folded without ever being calm,
+and tests hold the two against each other.
+
+There are three ways to go on, each for what the one before cannot do. :meth:`Calm.stride` performs tasks one after the
+other and applies both their events itself, for runs that may go ahead of their records (a chain takes 2 us a task that
+way). :meth:`Calm.starts` hands out many at once, for runs whose starts must be durable before a body is called.
+``due`` knows everything else: permits, waits, conditions, failures, reverts.
 """
 
 from __future__ import annotations
