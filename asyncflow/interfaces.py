@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextvars import Context as ContextVars
 from typing import Any, Protocol
 
@@ -283,19 +283,15 @@ class Executor(Protocol):
         ...
 
 
-BeginCoroutine = Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]
-
-
 class CoroutineExecutor(Executor, Protocol):
     """
-    An executor that can also begin a coroutine, for bodies that need no :class:`Call`; it reports how it ends by itself
-    and is never cancelled within.
+    An executor whose asyncio tasks others may make too, of coroutines that report by themselves how they end.
 
-    ``begin`` returns the asyncio task, which inherits the caller's contextvars. On Python 3.12 and later it has ended
-    if the coroutine never waited. ``now`` is the loop's clock, in seconds.
+    ``options`` is what ``asyncio.Task`` is to be given beside the coroutine; on Python 3.12 and later it has ended
+    then if the coroutine never waited. ``now`` is the clock of the loop, in seconds.
     """
 
-    begin: BeginCoroutine
+    options: Mapping[str, Any]
     now: Callable[[], float]
 
     def going_on(self, task: asyncio.Task[Any], never_begun: Callable[[], None]) -> Work:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextvars import Context as ContextVars
 from typing import Any
 
 from asyncflow.executors.over import OVER
-from asyncflow.interfaces import BeginCoroutine, Call, Work
+from asyncflow.interfaces import Call, Work
 
 # What makes an asyncio task start at once, where this Python has that.
 _EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
@@ -64,7 +63,7 @@ class LoopExecutor:
         # What the stock loop's method calls, in a third of the time; a loop with a clock of its own is asked for it.
         is_stock = type(self._loop).time is asyncio.BaseEventLoop.time
         self.now: Callable[[], float] = time.monotonic if is_stock else self._loop.time
-        self.begin: BeginCoroutine = functools.partial(asyncio.Task, loop=self._loop, **_EAGER)
+        self.options: Mapping[str, Any] = {"loop": self._loop, **_EAGER}
 
     def submit(self, call: Call, done: Callable[[Any, BaseException | None], None]) -> Work:
         """Start *call*; on Python 3.12 and later it may have ended when this returns."""

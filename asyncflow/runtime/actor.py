@@ -24,6 +24,7 @@ from asyncflow.errors import (
 from asyncflow.graph.task import Task
 from asyncflow.ids import idempotency_key
 from asyncflow.interfaces import Call, Clock, Executor, Timer, Work
+from asyncflow.machine.calm import UNDER_WAY
 from asyncflow.machine.run import RunMachine
 from asyncflow.outcomes import Cancelled, Failure, Sealed, Success, TimedOut
 from asyncflow.runtime.permits import Claim
@@ -104,6 +105,7 @@ class Actor:
     execution = 1
     claim: Claim | None = None
     work: Work | None = None  # the body on its way
+    answer: Any = UNDER_WAY  # the value of a body that never waited
     _order: str | None = None  # the first order to stop: "cancel", "timeout" or "suspend"
     _handle: Callable[[Any, BaseException | None], None] | None = None  # what an ending means
     _is_lingering = False

@@ -73,7 +73,7 @@ class Dispatcher:
                 continue  # it has started since
             before, attempt = bindings[task].outputs, attempts[task] + 1
             args = None if before is None or task in self.actors else desk.values.whole(before)
-            if args is None:
+            if args is None or not machine.is_calm:  # an input of another could not be read
                 self._begin(task, attempt, None)
                 continue
             desk.take(m.AttemptStarted(task, attempt))

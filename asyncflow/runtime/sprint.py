@@ -35,7 +35,8 @@ def sprint(desk: Desk, actors: dict[int, Actor], loop: CoroutineExecutor, page: 
     """
     machine, run_values, at_hand = desk.machine, desk.values, desk.values.at_hand()
     tasks, bindings, attempts = machine.plan.tasks, machine.plan.bindings, machine.attempts
-    executions, lost, begin = machine.executions, machine.lost, loop.begin
+    executions, lost, options = machine.executions, machine.lost, dict(loop.options)
+    names, is_flat, contextvars = machine.plan.names, len(machine.plan.scopes) == 1, desk.context
     assert tasks is not None
     answer: list[Any] = [UNDER_WAY]
     for task in machine.stride(page, answer, desk.inbox, loop.now, until):
@@ -56,8 +57,10 @@ def sprint(desk: Desk, actors: dict[int, Actor], loop: CoroutineExecutor, page: 
             actor.execution, actor.recovered = executions.get(task, 0) + 1, bool(lost.get(task))
         if declared.plain == "loop" and not actors:
             # What call_body does with most bodies, without the call: 0.15 us of 2.2.
-            work = begin(_run(actor, declared.body, args, kwargs))
-            answer[0] = work.result() if work.done() else _goes_on(actor, actors, loop, work)
+            options["name"] = names[task] if is_flat else actor.path
+            options["context"] = contextvars.copy()
+            work = asyncio.Task(_run(actor, declared.body, args, kwargs), **options)
+            answer[0] = actor.answer if work.done() else _goes_on(actor, actors, loop, work)
         else:
             answer[0] = call_body(actor, actors, loop, args, kwargs)
 
@@ -78,8 +81,9 @@ def call_body(
             args.insert(0, Context(actor))
         if plain == "inline":
             return _call(actor, declared.body, args, kwargs)
-        work = loop.begin(_run(actor, declared.body, args, kwargs))
-        return work.result() if work.done() else _goes_on(actor, actors, loop, work)
+        context = actor.home.context.copy()
+        work = asyncio.Task(_run(actor, declared.body, args, kwargs), name=actor.path, context=context, **loop.options)
+        return actor.answer if work.done() else _goes_on(actor, actors, loop, work)
     attempt, recovered = actor.attempt, actor.recovered
     actor = actors.get(task, actor)  # one whose body was left behind takes this attempt too
     actor.start(attempt, args, kwargs, recovered)
@@ -92,23 +96,25 @@ def _goes_on(actor: Actor, actors: dict[int, Actor], loop: CoroutineExecutor, wo
     """Make *actor* known, whose body waits for something."""
     actor.work = loop.going_on(work, lambda: actor.attempt_ended(None, asyncio.CancelledError()))
     actors[actor.task] = actor
-    work.set_name(actor.path)
     return UNDER_WAY
 
 
-async def _run(actor: Actor, body: Callable[..., Any], args: list[Any], kwargs: Mapping[str, Any]) -> Any:
-    """Run a coroutine function; return its value if it never waited, else have it reported and return UNDER_WAY."""
+async def _run(actor: Actor, body: Callable[..., Any], args: list[Any], kwargs: Mapping[str, Any]) -> None:
+    """
+    Run a coroutine function; leave its value with *actor* if it never waited, else have its ending reported. Not as
+    the asyncio task's own result: a body may have cancelled that before it returned.
+    """
     running.set(actor)
     try:
         value = await (body(*args, **kwargs) if kwargs else body(*args))
     except BaseException as error:
         actor.attempt_ended(None, error)
-        return UNDER_WAY
+        return
     # What most bodies come to, without asking actor and journal: 0.1 us of 2.
     if actor.work is None and actor.transaction is None and type(value) is not Transaction:
-        return _kept(actor, value) if actor.home.keeps_bytes else value
-    actor.attempt_ended(value, None)
-    return UNDER_WAY
+        actor.answer = _kept(actor, value) if actor.home.keeps_bytes else value
+    else:
+        actor.attempt_ended(value, None)
 
 
 def _call(actor: Actor, body: Callable[..., Any], args: list[Any], kwargs: Mapping[str, Any]) -> Any:

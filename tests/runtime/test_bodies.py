@@ -539,3 +539,61 @@ def test_an_interrupt_in_a_body_suspends_the_run_and_goes_on(
                 assert await engine.resume("r", flow) == "done"
 
     asyncio.run(again())
+
+
+@pytest.mark.parametrize("durability", [None, "lazy", "process", "full"])
+def test_a_body_that_cancels_itself_and_returns_all_the_same_has_succeeded(
+    durability: str | None, tmp_path: Path
+) -> None:
+    """Its asyncio task is cancelled then, and nobody may take that for the loop going down."""
+
+    @af.task
+    async def stops_itself() -> int:
+        task = asyncio.current_task()
+        assert task is not None and task.get_name() == "stops_itself"
+        task.cancel()
+        return 1
+
+    @af.task
+    async def more(x: int) -> int:
+        return x + 1
+
+    async def main() -> int:
+        path = None if durability is None else tmp_path / "runs.db"
+        async with af.Engine(path) as engine:
+            return await engine.run(af.flow(lambda: more(stops_itself()), name="f"), durability=durability)
+
+    assert asyncio.run(main()) == 2
+
+
+@pytest.mark.parametrize("durability", [None, "lazy", "process", "full"])
+def test_an_input_that_cannot_be_read_fails_its_task_and_not_those_beside_it(
+    durability: str | None, tmp_path: Path
+) -> None:
+    """What is ready at the same moment finds a run that is being undone."""
+    began: list[str] = []
+
+    @af.task
+    async def gives() -> dict[str, int]:
+        return {}
+
+    @af.task
+    async def takes(x: Any) -> Any:
+        began.append("takes")
+        return x
+
+    @af.flow
+    def f() -> Any:
+        given = gives()
+        takes(given["missing"])  # type: ignore[index]
+        return takes(given)
+
+    async def main() -> None:
+        path = None if durability is None else tmp_path / "runs.db"
+        async with af.Engine(path) as engine:
+            with pytest.raises(af.RunFailed) as failed:
+                await engine.run(f, durability=durability)
+            assert isinstance(failed.value.exceptions[0], KeyError)
+
+    asyncio.run(main())
+    assert not began
