@@ -14,15 +14,13 @@ way). :meth:`Calm.starts` hands out many at once, for runs whose starts must be 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Generator, Sized
 from typing import Any
 
 from asyncflow import messages as m
 from asyncflow.machine.ledger import PENDING, RUNNING, SKIPPED, SUCCEEDED, Ledger
 from asyncflow.states import RunState
 
-STARTS_BETWEEN_LOOKS = 8
-"""How many bodies are started between two looks at the clock."""
 MOST_AT_ONCE = 500
 """How many of those that are ready are handed out at once; each makes two events."""
 
@@ -39,8 +37,10 @@ class _Unfinished:
 
 UNDER_WAY: Any = _Unfinished("under way")
 """The body goes on, or its ending comes as an event of its own."""
+LATE: Any = _Unfinished("late")
+"""The same, and it is time to look up."""
 NOT_STARTED: Any = _Unfinished("not started")
-"""The body cannot be called; ``due`` will ask for it again."""
+"""The body was not called; ``due`` will ask for it again."""
 
 
 class Calm(Ledger):
@@ -72,19 +72,18 @@ class Calm(Ledger):
         """Whether something is to be started or under way, so that the run cannot have come to its end."""
         return bool(self.bodies or self.line or self.ready)
 
-    def stride(
-        self, page: list[m.Event], answer: list[Any], interruption: Sized, now: Callable[[], float], until: float
-    ) -> Iterator[int]:
+    def stride(self, page: list[m.Event], answer: list[Any], interruption: Sized) -> Generator[int, None, None]:
         """
         Yield what :meth:`starts` would return, each task to be performed before the next is asked for. *answer* then
-        has its value, UNDER_WAY or NOT_STARTED. Both events of each are added to *page*, the first before it is
-        yielded.
+        has its value, or UNDER_WAY, LATE or NOT_STARTED. Both events of each are added to *page*, the first before it
+        is yielded.
 
-        Ends where nothing is ready, and where it is past *until* by *now*, which is asked now and then. What was ready
-        at one moment is started whatever becomes of the others, as in a turn: what is left of it comes first in the
-        next stride, before any message is taken. Only behind it *interruption*, if it has something in it, ends this.
+        Ends where nothing is ready, and after LATE. What was ready at one moment is started whatever becomes of the
+        others, as in a turn: what is left of it comes first in the next stride, before any message is taken. Only
+        behind it *interruption*, if it has something in it, ends this.
 
-        A generator keeps its place and its names, so this takes half as long as two calls of ``apply``.
+        A generator keeps its place and its names, so this takes half as long as two calls of ``apply``; and to leave an
+        answer takes less than to send it.
         """
         states, attempts, started, values = self.states, self.attempts, self.started, self.values
         waiting_for, successors, size = self._waiting_for, self.plan.successors, len(self.states)
@@ -104,29 +103,32 @@ class Calm(Ledger):
                     continue
                 if states[task] != PENDING:
                     continue  # it has started since
-                done += 1
                 states[task] = RUNNING
                 attempts[task] = attempt = attempts[task] + 1
                 if not started[task]:
                     starts += 1
                     started[task] = starts
+                place = len(page)
                 page.append(m.AttemptStarted(task, attempt))
                 yield task
                 value = answer[0]
-                if value is UNDER_WAY:
-                    self.bodies += 1
-                elif value is NOT_STARTED:
-                    # Nobody has seen it; whoever asks ``due`` finds out why.
-                    page.pop()
+                if value is NOT_STARTED:
+                    # Nobody has seen it. What is behind it on the page was told while its inputs were read.
+                    del page[place]
                     states[task] = PENDING
                     attempts[task] -= 1
                     if started[task] == starts:
                         starts -= 1
                         started[task] = 0
-                    done -= 1
                     ready.extend((task, *line))
                     line.clear()
                     self.is_calm = False
+                    return
+                done += 1
+                if value is UNDER_WAY:
+                    self.bodies += 1
+                elif value is LATE:
+                    self.bodies += 1
                     return
                 else:
                     states[task] = SUCCEEDED
@@ -141,8 +143,6 @@ class Calm(Ledger):
                                 ready.append(after)
                             else:
                                 self._settle(after)
-                if not done % STARTS_BETWEEN_LOOKS and now() > until:
-                    return
         finally:
             self._starts = starts
             self.tally.attempts += done

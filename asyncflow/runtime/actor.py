@@ -308,16 +308,16 @@ class Actor:
 
     def _succeed(self, value: Any, handle: Callable[[Any, BaseException | None], None]) -> None:
         if self.is_transacting(value):
-            self._commit(value, self._success, handle)
+            self._commit(value, self.success, handle)
             return
         try:
-            success = self._success(value)
+            success = self.success(value)
         except (MissingElement, UnkeepableValue) as error:
             self._fail(error)
         else:
             self.home.report(success)
 
-    def _success(self, value: Any) -> m.AttemptSucceeded:
+    def success(self, value: Any) -> m.AttemptSucceeded:
         """Return the event that keeps *value*, or raise MissingElement or UnkeepableValue; from any thread."""
         declared, home = self.declared, self.home
         if declared.promises and (missing := declared.missing_element(value)) is not None:

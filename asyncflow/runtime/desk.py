@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Sequence, Sized
 from typing import Any, Protocol
 
 from asyncflow import messages as m
@@ -21,6 +21,11 @@ class Desk(Home, Protocol):
     loop_executor: CoroutineExecutor | None
     orders: deque[tuple[Callable[..., None], tuple[Any, ...]]]
     """What :meth:`order` adds to, with its arguments."""
+
+    @property
+    def watching(self) -> Sequence[object]:
+        """Who is told of what happens, at any moment."""
+        ...
 
     @property
     def inbox(self) -> Sized:

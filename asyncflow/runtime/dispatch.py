@@ -61,11 +61,7 @@ class Dispatcher:
             answers[type(command)](self, command)
 
     def begin(self, tasks: list[int]) -> None:
-        """
-        Have the bodies of *tasks* called, of which none needs a permit or waits for a time.
-
-        The same as answering a Start for each; half of the work where all its arguments are values of other tasks.
-        """
+        """Answer a Start of each of *tasks*, of which none needs a permit or waits for a time, in half the time."""
         machine, desk, call = self._machine, self._desk, self._call
         bindings, attempts, orders = machine.plan.bindings, machine.attempts, desk.orders
         for task in tasks:
@@ -75,9 +71,9 @@ class Dispatcher:
             args = None if before is None or task in self.actors else desk.values.whole(before)
             if args is None or not machine.is_calm:  # an input of another could not be read
                 self._begin(task, attempt, None)
-                continue
-            desk.take(m.AttemptStarted(task, attempt))
-            orders.append((call, (task, attempt, args)))
+            else:
+                desk.take(m.AttemptStarted(task, attempt))
+                orders.append((call, (task, attempt, args)))
 
     def _call(self, task: int, attempt: int, args: list[Any]) -> None:
         """Call a body. Nobody but an actor whose body goes on has to be known."""
@@ -270,8 +266,7 @@ class Dispatcher:
         except (StoreError, CodecError):
             raise  # what cannot be decoded stops the run, which stays resumable
         except Exception as error:
-            what = f"task {machine.plan.path(task)!r}"
-            self._desk.take(m.TaskFailed(task, Failure(self._unreadable(what, error))))
+            self.give_up_reading(task, error)
             if claim is not None:
                 self.released.append(claim)
             return
@@ -336,8 +331,7 @@ class Dispatcher:
         except (StoreError, CodecError):
             raise
         except Exception as error:
-            what = f"the reconcile hook of task {machine.plan.path(task)!r}"
-            self._desk.take(m.TaskFailed(task, Failure(self._unreadable(what, error))))
+            self.give_up_reading(task, error, "the reconcile hook of ")
             if claim is not None:
                 self.released.append(claim)
             return
@@ -367,6 +361,11 @@ class Dispatcher:
             # The body left behind holds a claim already; the new one goes free with the next body.
             self.released.append(claim)
         return actor
+
+    def give_up_reading(self, task: int, error: Exception, what: str = "") -> None:
+        """Have *task* fail, of whose inputs one cannot be read."""
+        what = f"{what}task {self._machine.plan.path(task)!r}"
+        self._desk.take(m.TaskFailed(task, Failure(self._unreadable(what, error))))
 
     def _unreadable(self, what: str, error: Exception) -> Exception:
         if isinstance(error, NoValue):

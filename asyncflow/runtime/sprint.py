@@ -12,57 +12,81 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from typing import Any
 
 from asyncflow import messages as m
 from asyncflow.context import Context, Transaction, running
-from asyncflow.errors import UnkeepableValue
+from asyncflow.errors import CodecError, StoreError, UnkeepableValue
 from asyncflow.interfaces import CoroutineExecutor
-from asyncflow.machine.calm import NOT_STARTED, UNDER_WAY
-from asyncflow.outcomes import Sealed
+from asyncflow.machine.calm import LATE, NOT_STARTED, UNDER_WAY
 from asyncflow.runtime.actor import Actor
 from asyncflow.runtime.desk import Desk
+
+MOST_SECONDS = 0.001
+"""For how long plain tasks are performed in one go, and what happens counts as having happened at once."""
 
 NO_KEYWORDS: Mapping[str, Any] = {}
 
 
-def sprint(desk: Desk, actors: dict[int, Actor], loop: CoroutineExecutor, page: list[m.Event], until: float) -> None:
+def sprint(
+    desk: Desk, actors: dict[int, Actor], loop: CoroutineExecutor, page: list[m.Event], until: float
+) -> tuple[int, Exception] | None:
     """
-    Perform tasks that are ready until *until*, by the loop's clock, and put what happens on *page*.
+    Perform tasks that are ready, and put what happens on *page*. Whoever waits is let in again after the first body that
+    ends later than *until*, by the loop's clock: that ending is reported, and has a record of its own.
 
     *actors* are those whose body has not ended; a body that waits makes its actor one of them. *loop* runs coroutine
-    functions.
+    functions. Return the task whose inputs could not be read, and why, if there is one.
     """
-    machine, run_values, at_hand = desk.machine, desk.values, desk.values.at_hand()
+    machine, run_values, at_hand, now = desk.machine, desk.values, desk.values.at_hand(), loop.now
     tasks, bindings, attempts = machine.plan.tasks, machine.plan.bindings, machine.attempts
     executions, lost, options = machine.executions, machine.lost, dict(loop.options)
     names, is_flat, contextvars = machine.plan.names, len(machine.plan.scopes) == 1, desk.context
+    watching = desk.watching
     assert tasks is not None
     answer: list[Any] = [UNDER_WAY]
-    for task in machine.stride(page, answer, desk.inbox, loop.now, until):
-        binding, kwargs = bindings[task], NO_KEYWORDS
-        before = binding.outputs
-        if before is not None and at_hand is not None:
-            args = [at_hand[one] for one in before]
+    with closing(machine.stride(page, answer, desk.inbox)) as stride:
+        for task in stride:
+            binding, kwargs = bindings[task], NO_KEYWORDS
+            before = binding.outputs
+            if before is not None and at_hand is not None:
+                args = [at_hand[one] for one in before]
+            else:
+                whole = None if before is None else run_values.whole(before)
+                if whole is None and desk.keeps_bytes and desk.large.missing(binding.reads()):
+                    answer[0] = NOT_STARTED  # the ordinary way fetches it
+                    continue
+                try:
+                    args, kwargs = binding.read(run_values) if whole is None else (whole, NO_KEYWORDS)
+                except (StoreError, CodecError):
+                    answer[0] = NOT_STARTED  # the ordinary way finds that too, and stops the run
+                    continue
+                except Exception as error:
+                    answer[0] = NOT_STARTED
+                    unread = task, error
+                    break
+            declared = tasks[task]
+            actor = Actor(desk, task, declared, attempts[task])
+            if executions or lost:
+                actor.execution, actor.recovered = executions.get(task, 0) + 1, bool(lost.get(task))
+            if declared.plain == "loop" and not actors:
+                # What call_body does with most bodies, without the call: 0.15 us of 2.
+                options["name"] = names[task] if is_flat else actor.path
+                options["context"] = contextvars.copy()
+                work = asyncio.Task(_run(actor, declared.body, args, kwargs), **options)
+                value = actor.answer if work.done() else _goes_on(actor, actors, loop, work)
+            else:
+                value = call_body(actor, actors, loop, args, kwargs)
+            if now() > until or watching:
+                if value is not UNDER_WAY:
+                    desk.report(m.AttemptSucceeded(task, value))
+                value = LATE
+            answer[0] = value
         else:
-            whole = None if before is None else run_values.whole(before)
-            try:
-                args, kwargs = binding.read(run_values) if whole is None else (whole, NO_KEYWORDS)
-            except Exception:  # the ordinary way says what is wrong, or fetches it
-                answer[0] = NOT_STARTED
-                continue
-        declared = tasks[task]
-        actor = Actor(desk, task, declared, attempts[task])
-        if executions or lost:
-            actor.execution, actor.recovered = executions.get(task, 0) + 1, bool(lost.get(task))
-        if declared.plain == "loop" and not actors:
-            # What call_body does with most bodies, without the call: 0.15 us of 2.2.
-            options["name"] = names[task] if is_flat else actor.path
-            options["context"] = contextvars.copy()
-            work = asyncio.Task(_run(actor, declared.body, args, kwargs), **options)
-            answer[0] = actor.answer if work.done() else _goes_on(actor, actors, loop, work)
-        else:
-            answer[0] = call_body(actor, actors, loop, args, kwargs)
+            return None
+        next(stride, None)  # for the start to be taken back
+    return unread
 
 
 def call_body(
@@ -134,10 +158,8 @@ def _call(actor: Actor, body: Callable[..., Any], args: list[Any], kwargs: Mappi
 
 def _kept(actor: Actor, value: Any) -> Any:
     """Return *value* as a journal of bytes keeps it, or UNDER_WAY where it cannot, which is reported."""
-    if not actor.declared.checkpoint:
-        return Sealed(value=value)
     try:
-        return actor.home.codec.seal(value)
-    except UnkeepableValue:
-        actor.attempt_ended(value, None)
+        return actor.success(value).value
+    except UnkeepableValue as error:
+        actor.attempt_ended(None, error)
         return UNDER_WAY

@@ -20,7 +20,6 @@ from typing import Any, cast
 from asyncflow import messages as m
 from asyncflow.codec import Codec
 from asyncflow.interfaces import Circumstances, Clock, CoroutineExecutor, Executor, Happening, Journal
-from asyncflow.machine.calm import STARTS_BETWEEN_LOOKS
 from asyncflow.machine.run import RunMachine
 from asyncflow.outcomes import Failure
 from asyncflow.runtime.alarms import Alarms
@@ -28,10 +27,9 @@ from asyncflow.runtime.dispatch import Dispatcher
 from asyncflow.runtime.inbox import Inbox
 from asyncflow.runtime.large import LargeValues
 from asyncflow.runtime.observe import Announcer, Narrator, follow
-from asyncflow.runtime.page import MOST_SECONDS, Page
 from asyncflow.runtime.permits import Pool
 from asyncflow.runtime.riders import Riders
-from asyncflow.runtime.sprint import sprint
+from asyncflow.runtime.sprint import MOST_SECONDS, sprint
 from asyncflow.runtime.stepper import Stepper
 from asyncflow.runtime.transactions import MakeEvent, Settle, Transactions
 from asyncflow.runtime.values import RunValues, circumstances
@@ -40,6 +38,8 @@ from asyncflow.states import RunState
 log = logging.getLogger("asyncflow.run")
 
 EVENTS_A_TURN = 1_000
+STARTS_BETWEEN_LOOKS = 16
+"""How many bodies are started between two looks at the clock."""
 SECONDS_A_TURN = 0.004
 """A turn is cut here, so that a wide flow of tiny tasks never starves the application."""
 
@@ -62,11 +62,11 @@ class Supervisor:
 
     # More names than instances can share the keys of: with a dictionary each takes 1.6 KB and 4 us more.
     __slots__ = (
-        "__weakref__", "_alarms", "_announcer", "_dispatcher", "_events", "_grace_until", "_interruption", "_is_over",
-        "_journal", "_keeper", "_loop", "_narrator", "_page", "_rest_at", "_riders", "_thread", "_transactions",
-        "cancel_grace", "clock", "codec", "context", "executor", "gone", "grace", "inbox", "keeps_bytes", "large",
-        "later", "lingers", "loop_executor", "machine", "on_over", "on_record", "orders", "report", "returns",
-        "run_id", "stepper", "values", "watch_deadlines",
+        "__weakref__", "_alarms", "_announcer", "_dispatcher", "_events", "_events_at", "_grace_until",
+        "_interruption", "_is_over", "_journal", "_keeper", "_loop", "_narrator", "_page", "_rest_at", "_riders",
+        "_thread", "_transactions", "cancel_grace", "clock", "codec", "context", "executor", "gone", "grace", "inbox",
+        "keeps_bytes", "large", "later", "lingers", "loop_executor", "machine", "on_over", "on_record", "orders",
+        "report", "returns", "run_id", "stepper", "values", "watch_deadlines", "watching",
     )  # fmt: skip
 
     def __init__(
@@ -102,6 +102,7 @@ class Supervisor:
         self.values = RunValues(machine, codec, resources, keeps_bytes=keeps_bytes, hands_on_copies=hands_on_copies)
         self._journal = journal
         self._announcer = announcer
+        self.watching = announcer.subscriptions
         self._narrator = Narrator(run_id, machine.flow, machine.plan, self._look, first_number)
         self.inbox: Inbox[m.Event | _Note] = Inbox(self._loop)
         # An actor's event always goes through the inbox, also from inside an eager start.
@@ -109,7 +110,8 @@ class Supervisor:
         # This turn's events, and what to do once they are durable.
         self._events: list[m.Event] = []
         self.orders: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
-        self._page = Page(machine, journal, clock, self._loop)  # never opened where records cannot grow
+        self._page: list[m.Event] | None = None  # during a sprint, what it puts on record
+        self._events_at: float | None = None  # when they happened, if that is not now
         self._riders = Riders(machine, self._loop)
         self.large = LargeValues(machine, self.values, journal)
         self._transactions = Transactions(journal, clock, self.large)
@@ -190,7 +192,7 @@ class Supervisor:
             return
         if self._is_over:
             return  # by a body that was left behind
-        if self._riders.add(event, self._page.events) and self._announcer.subscriptions:
+        if self._riders.add(event, self._page) and self.watching:
             self._announcer.publish(self._narrator.aside(self.clock.now(), event))
 
     def commit(self, make: MakeEvent, settle: Settle) -> None:
@@ -219,7 +221,6 @@ class Supervisor:
             self.machine.apply(event)
         self.machine.calm_down()
         self._appended(record.at, list(record.events), 0)
-        self._may_grow(record.at, record.events)
 
     def rest(self) -> None:
         """Take the run as it is, to be read: it has ended, and nothing more happens in it."""
@@ -273,24 +274,18 @@ class Supervisor:
                 order(*args)
                 count += 1
                 if not count % STARTS_BETWEEN_LOOKS and loop.time() > self._rest_at:
-                    self._page.close()
                     await asyncio.sleep(0)
                     self._rest_at = loop.time() + SECONDS_A_TURN
             if self._is_over:
                 return
             if in_line:
-                self._page.close()
                 await self._commit()
             elif not has_more and not inbox and not released:
-                self._page.rest()
                 await inbox.wait()
                 self._rest_at = loop.time() + SECONDS_A_TURN
             elif loop.time() > self._rest_at:
-                self._page.close()
                 await asyncio.sleep(0)
                 self._rest_at = loop.time() + SECONDS_A_TURN
-            if self._page.events is not None and self._page.is_full():
-                self._page.close()
 
     async def _step(self, stepper: Stepper) -> None:
         """Put what has happened so far on record, and wait until somebody asks for what is due."""
@@ -345,21 +340,33 @@ class Supervisor:
 
     def _may_go_ahead(self) -> bool:
         """Whether bodies may be called before their turn is over, where nobody would hear them before their start."""
-        return not self._announcer.subscriptions and (self._journal.grows or self._journal.lags)
+        return not self.watching and (self._journal.grows or self._journal.lags)
 
     def _sprint(self, loop: CoroutineExecutor) -> None:
-        """Perform some of what is ready in one go, ahead of its record where that may lag, else on it."""
-        actors, until = self._dispatcher.actors, min(self._rest_at, self._loop.time() + MOST_SECONDS)
-        if self._journal.lags:
-            sprint(self, actors, loop, self._events, until)
+        """
+        Perform some of what is ready in one go. What happens is one record: in memory it grows while it happens, where
+        the journal lags it follows.
+        """
+        if not self.machine.has_starts():
             return
-        if self._events:
-            self._append()
-        if self.machine.has_starts():
-            page = self._page.events if self._page.events is not None else self._page.open()
-            before = len(page)
-            sprint(self, actors, loop, page, until)
-            self._tell(self._page.at, page[before:])
+        page, at = self._events, self.clock.now()
+        until = min(self._rest_at, loop.now() + MOST_SECONDS)
+        if self._journal.grows:
+            page.extend(self._riders.take())
+            self._journal.append(m.Record(at, page), {}, self.machine.state)
+        else:
+            self._events_at = at
+        self._page = page
+        unread = sprint(self, self._dispatcher.actors, loop, page, until)
+        self._page = None
+        if self._journal.grows:
+            self._events = []
+            self._narrator.number += len(page)
+            for callback in self.on_record:
+                callback(page)
+            self.machine.mark(at)
+        if unread is not None:
+            self._dispatcher.give_up_reading(*unread)
 
     def _drain(self) -> None:
         machine = self.machine
@@ -427,30 +434,17 @@ class Supervisor:
 
     def _append(self) -> Coroutine[Any, Any, None] | None:
         """Put this turn's events on record; return what waits until that is durable, or None where it is already."""
-        page = self._page.events
-        if page is not None:
-            if self.machine.is_calm and not self._announcer.subscriptions:
-                page.extend(self._events)
-                self._tell(self._page.at, self._events)
-                self._events = []
-                return None
-            self._page.close()
         events, self._events = self._events, []
         riders = self._riders.take()
         whole = events + riders if riders else events
         blobs = self.large.blobs_of(whole) if self.keeps_bytes else {}
-        at = self.clock.now()
+        at, self._events_at = self._events_at or self.clock.now(), None
         # Append first: a crash may lose a command, never the event behind it.
         written = self._journal.append(m.Record(at, whole), blobs, self.machine.state)
         if written is not None:
             return self._durable(written, at, events, len(riders))
         self._appended(at, events, len(riders), is_durable=False)
-        self._may_grow(at, whole)
         return None
-
-    def _may_grow(self, at: float, events: list[m.Event]) -> None:
-        if self._journal.grows and self.machine.is_calm and self.stepper is None:
-            self._page.keep_open(at, events)
 
     async def _durable(self, written: Awaitable[None], at: float, events: list[m.Event], riders: int) -> None:
         try:
@@ -472,7 +466,7 @@ class Supervisor:
 
     def _tell(self, at: float, events: list[m.Event]) -> None:
         """Tell those who watch, and those who wait for one task, of *events*, which are on record."""
-        if self._announcer.subscriptions or self.stepper is not None:
+        if self.watching or self.stepper is not None:
             happened = self._narrator.tell(at, events)
             if self.stepper is not None:
                 self.stepper.take([happening for happening in happened if happening.number >= 0])
@@ -488,7 +482,6 @@ class Supervisor:
 
     def _finish(self) -> None:
         self._is_over = True
-        self._page.close()
         self._alarms.close()
         self._dispatcher.close()
         self.inbox.close()
