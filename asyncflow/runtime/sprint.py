@@ -33,8 +33,8 @@ def sprint(
     desk: Desk, actors: dict[int, Actor], loop: CoroutineExecutor, page: list[m.Event], until: float
 ) -> tuple[int, Exception] | None:
     """
-    Perform tasks that are ready, and put what happens on *page*. Whoever waits is let in again after the first body that
-    ends later than *until*, by the loop's clock: that ending is reported, and has a record of its own.
+    Perform tasks that are ready, and put what happens on *page*. Whoever waits is let in again after the first body
+    that ends later than *until*, by the loop's clock: that ending is reported, and has a record of its own.
 
     *actors* are those whose body has not ended; a body that waits makes its actor one of them. *loop* runs coroutine
     functions. Return the task whose inputs could not be read, and why, if there is one.

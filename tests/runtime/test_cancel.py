@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -415,6 +417,19 @@ def test_a_loop_that_goes_down_suspends(where: str, tmp_path: Path) -> None:
         asyncio.run(again())
 
 
+@pytest.fixture
+def _nobody_closes() -> Iterator[None]:
+    """Let go within this test of connections that nobody has closed: the complaint must not reach another."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
+# A loop may go down while SQLite's thread is in a commit, whose end nobody can be told of then.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning", "ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.usefixtures("_nobody_closes")
 @pytest.mark.parametrize("where", ["memory", "file"])
 @pytest.mark.parametrize("make", [scenes.fan, scenes.retry, scenes.failing, scenes.stubborn, scenes.limited])
 def test_a_loop_that_goes_down_at_any_turn_leaves_runs_resumable(
