@@ -118,7 +118,12 @@ def call_body(
 
 def _goes_on(actor: Actor, actors: dict[int, Actor], loop: CoroutineExecutor, work: asyncio.Task[Any]) -> Any:
     """Make *actor* known, whose body waits for something."""
-    actor.work = loop.going_on(work, lambda: actor.attempt_ended(None, asyncio.CancelledError()))
+
+    def never_begun() -> None:
+        if actor.work is not None:  # else the body had come to its end, and cancelled itself on the way
+            actor.attempt_ended(None, asyncio.CancelledError())
+
+    actor.work = loop.going_on(work, never_begun)
     actors[actor.task] = actor
     return UNDER_WAY
 
