@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 import asyncflow as af
 from asyncflow import TaskState
 from asyncflow import messages as m
-from asyncflow.machine.calm import LATE
 from asyncflow.machine.run import RunMachine
 from asyncflow.states import RunState
 from tests.recovery.flows import Branch, Built, Certain, Easy, Wild, flows
@@ -169,19 +168,3 @@ def test_what_is_told_counts_where_it_stands() -> None:
     numbered = [(number, kind) for number, kind in heard if number >= 0]
     assert [journal[number] for number, _ in numbered] == [kind for _, kind in numbered]
     assert len(numbered) >= 4, "its own task's ending, and all that came after"
-
-
-def test_a_calm_machine_hands_out_what_is_in_hand_before_what_is_ready() -> None:
-    """What a stride has left is next, in its order."""
-    machine = RunMachine(af.flow(lambda: [done.named(name)() for name in "abcd"], name="f").compile())
-    machine.apply(m.RunStarted("r", "f", "p", {}))
-    machine.calm_down()
-    page: list[m.Event] = []
-    stride = machine.stride(page, [LATE], ())
-    assert next(stride) == 0 and list(stride) == []
-    assert machine.has_starts() and machine.starts(10) == [1, 2, 3]
-    assert page == [m.AttemptStarted(0, 1)] and machine.bodies == 1 and repr(LATE) == "<late>"
-
-
-@af.task
-async def done() -> None: ...
