@@ -115,7 +115,8 @@ class Supervisor:
         self._riders = Riders(machine, self._loop)
         self.large = LargeValues(machine, self.values, journal)
         self._transactions = Transactions(journal, clock, self.large)
-        self._dispatcher = Dispatcher(self, pools)
+        # Pyright takes functions in slots for methods; mypy holds this class against the protocol.
+        self._dispatcher = Dispatcher(self, pools)  # pyright: ignore[reportArgumentType]
         # None where somebody has put something between a body and its asyncio task.
         on_loop = executor("loop")
         self.loop_executor = cast("CoroutineExecutor", on_loop) if hasattr(on_loop, "going_on") else None
@@ -357,7 +358,8 @@ class Supervisor:
         else:
             self._events_at = at
         self._page = page
-        unread = sprint(self, self._dispatcher.actors, loop, page, until)
+        actors = self._dispatcher.actors
+        unread = sprint(self, actors, loop, page, until)  # pyright: ignore[reportArgumentType]
         self._page = None
         if self._journal.grows:
             self._events = []

@@ -67,8 +67,10 @@ def test_a_start_that_was_taken_back_leaves_no_trace(again: bool) -> None:
     """Nobody has seen it; what was told meanwhile stays told."""
     machine, other = (started_again("a"), started_again("a")) if again else (machine_of("a"), machine_of("a"))
     page: list[m.Event] = []
-    for _ in machine.stride(page, [NOT_STARTED], ()):
-        page.append(m.Emitted(0, "told", None))
+    stride = machine.stride(page, [NOT_STARTED], ())
+    assert next(stride) == 0
+    page.append(m.Emitted(0, "told", None))
+    assert list(stride) == []
     assert page == [m.Emitted(0, "told", None)]
     assert machine.snapshot() == other.snapshot() and not machine.is_calm and machine.ready == [0]
 
