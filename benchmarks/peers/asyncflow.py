@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -15,17 +16,14 @@ from benchmarks.peers.workload import (
     MEMORY,
     PROCESS,
     RESUMED,
-    RUNS,
-    TASKS,
     Prepare,
     Work,
     Workload,
-    at_once,
     fuse,
-    in_turn,
     leave_half,
+    of_shapes,
 )
-from benchmarks.shapes import Shape, chain, fan, serving
+from benchmarks.shapes import Shape, chain
 
 ABOUT = "one engine for all runs; flows compiled before"
 
@@ -50,15 +48,6 @@ def _shaped(shape_of: Callable[[int], Shape], where: str) -> Prepare:
         flow.compile()
         async with _engine(where) as engine:
             yield lambda: engine.run(flow)
-
-    return prepare
-
-
-def _served(how: Callable[[Work, int], Work], where: str) -> Prepare:
-    @asynccontextmanager
-    async def prepare(count: int) -> AsyncIterator[Work]:
-        async with _shaped(lambda _: serving(), where)(count) as one:
-            yield how(one, count)
 
     return prepare
 
@@ -95,11 +84,6 @@ def workloads() -> list[Workload]:
     """Return what it can do."""
     found: list[Workload] = []
     for where in (MEMORY, PROCESS, FULL):
-        found += [
-            Workload("chain", where, TASKS, _shaped(chain, where)),
-            Workload("fan", where, TASKS, _shaped(fan, where)),
-            Workload("serving in turn", where, RUNS, _served(in_turn, where)),
-            Workload("serving at once", where, RUNS, _served(at_once, where)),
-        ]
+        found += of_shapes(where, functools.partial(_shaped, where=where))
     found.append(Workload("resume of a half", FULL, RESUMED, _half_done, is_fresh=True))
     return found

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from benchmarks.floors import ByHand
-from benchmarks.peers.workload import FULL, MEMORY, PROCESS, RUNS, TASKS, Prepare, Work, Workload, at_once, in_turn
-from benchmarks.shapes import Shape, chain, fan, serving
+from benchmarks.peers.workload import FULL, MEMORY, PROCESS, Prepare, Work, Workload, of_shapes
+from benchmarks.shapes import Shape
 
 ABOUT = "forty lines with graphlib and asyncio.TaskGroup; durable by a commit in the loop's own thread, without resume"
 
@@ -31,23 +32,9 @@ def _shaped(shape_of: Callable[[int], Shape], where: str) -> Prepare:
     return prepare
 
 
-def _served(how: Callable[[Work, int], Work], where: str) -> Prepare:
-    @asynccontextmanager
-    async def prepare(count: int) -> AsyncIterator[Work]:
-        async with _shaped(lambda _: serving(), where)(count) as one:
-            yield how(one, count)
-
-    return prepare
-
-
 def workloads() -> list[Workload]:
     """Return what it can do."""
     found: list[Workload] = []
     for where in (MEMORY, PROCESS, FULL):
-        found += [
-            Workload("chain", where, TASKS, _shaped(chain, where)),
-            Workload("fan", where, TASKS, _shaped(fan, where)),
-            Workload("serving in turn", where, RUNS, _served(in_turn, where)),
-            Workload("serving at once", where, RUNS, _served(at_once, where)),
-        ]
+        found += of_shapes(where, functools.partial(_shaped, where=where))
     return found

@@ -10,8 +10,8 @@ from typing import Any
 
 from distributed import Client
 
-from benchmarks.peers.workload import MEMORY, RUNS, TASKS, Prepare, Work, Workload, at_once, in_turn
-from benchmarks.shapes import Shape, chain, fan, serving
+from benchmarks.peers.workload import MEMORY, Prepare, Work, Workload, of_shapes
+from benchmarks.shapes import Shape
 
 ABOUT = (
     "Client(processes=False, asynchronous=True): scheduler and one worker in the process; a graph is sent as a whole"
@@ -61,20 +61,6 @@ def _shaped(shape_of: Callable[[int], Shape]) -> Prepare:
     return prepare
 
 
-def _served(how: Callable[[Work, int], Work]) -> Prepare:
-    @asynccontextmanager
-    async def prepare(count: int) -> AsyncIterator[Work]:
-        async with _shaped(lambda _: serving())(count) as one:
-            yield how(one, count)
-
-    return prepare
-
-
 def workloads() -> list[Workload]:
     """Return what it can do."""
-    return [
-        Workload("chain", MEMORY, TASKS, _shaped(chain)),
-        Workload("fan", MEMORY, TASKS, _shaped(fan)),
-        Workload("serving in turn", MEMORY, RUNS, _served(in_turn)),
-        Workload("serving at once", MEMORY, RUNS, _served(at_once)),
-    ]
+    return of_shapes(MEMORY, _shaped)

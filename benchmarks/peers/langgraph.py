@@ -13,21 +13,8 @@ from typing import Annotated, Any, TypedDict
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import END, START, StateGraph
 
-from benchmarks.peers.workload import (
-    FULL,
-    MEMORY,
-    RESUMED,
-    RUNS,
-    TASKS,
-    Prepare,
-    Work,
-    Workload,
-    at_once,
-    fuse,
-    in_turn,
-    leave_half,
-)
-from benchmarks.shapes import Shape, chain, fan, serving
+from benchmarks.peers.workload import FULL, MEMORY, RESUMED, Prepare, Work, Workload, fuse, leave_half, of_shapes
+from benchmarks.shapes import Shape, chain
 
 # SQLite syncs each commit unless it is told otherwise, and nobody here tells it.
 ABOUT = (
@@ -98,15 +85,6 @@ def _durable(shape_of: Callable[[int], Shape]) -> Prepare:
     return prepare
 
 
-def _served(how: Callable[[Work, int], Work], one_of: Callable[[Callable[[int], Shape]], Prepare]) -> Prepare:
-    @asynccontextmanager
-    async def prepare(count: int) -> AsyncIterator[Work]:
-        async with one_of(lambda _: serving())(count) as one:
-            yield how(one, count)
-
-    return prepare
-
-
 async def die_half_way(folder: Path, size: int) -> None:
     """Run a chain in *folder*, and die in the middle of it."""
     shape = chain(size)
@@ -131,13 +109,7 @@ async def _half_done(size: int) -> AsyncIterator[Work]:
 def workloads() -> list[Workload]:
     """Return what it can do."""
     return [
-        Workload("chain", MEMORY, TASKS, _in_memory(chain)),
-        Workload("fan", MEMORY, TASKS, _in_memory(fan)),
-        Workload("serving in turn", MEMORY, RUNS, _served(in_turn, _in_memory)),
-        Workload("serving at once", MEMORY, RUNS, _served(at_once, _in_memory)),
-        Workload("chain", FULL, TASKS, _durable(chain)),
-        Workload("fan", FULL, TASKS, _durable(fan)),
-        Workload("serving in turn", FULL, RUNS, _served(in_turn, _durable)),
-        Workload("serving at once", FULL, RUNS, _served(at_once, _durable)),
+        *of_shapes(MEMORY, _in_memory),
+        *of_shapes(FULL, _durable),
         Workload("resume of a half", FULL, RESUMED, _half_done, is_fresh=True),
     ]

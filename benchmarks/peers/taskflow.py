@@ -15,20 +15,8 @@ from taskflow import engines, task
 from taskflow.patterns import graph_flow
 from taskflow.persistence import backends, models
 
-from benchmarks.peers.workload import (
-    FULL,
-    MEMORY,
-    RESUMED,
-    RUNS,
-    TASKS,
-    Prepare,
-    Work,
-    Workload,
-    fuse,
-    in_turn,
-    leave_half,
-)
-from benchmarks.shapes import Shape, chain, fan, serving
+from benchmarks.peers.workload import FULL, MEMORY, RESUMED, Prepare, Work, Workload, fuse, leave_half, of_shapes
+from benchmarks.shapes import Shape, chain
 
 # Bodies that do nothing leave nothing for threads to share: in them the parallel engine is slower.
 ABOUT = "a graph flow in the serial engine, loaded and compiled for each run; durable with the SQLAlchemy backend"
@@ -102,15 +90,6 @@ def _durable(shape_of: Callable[[int], Shape]) -> Prepare:
     return prepare
 
 
-def _served(one_of: Callable[[Callable[[int], Shape]], Prepare]) -> Prepare:
-    @asynccontextmanager
-    async def prepare(count: int) -> AsyncIterator[Work]:
-        async with one_of(lambda _: serving())(count) as one:
-            yield in_turn(one, count)
-
-    return prepare
-
-
 async def die_half_way(folder: Path, size: int) -> None:
     """Run a chain in *folder*, and die in the middle of it."""
     fuse.set(size // 2)
@@ -136,11 +115,7 @@ async def _half_done(size: int) -> AsyncIterator[Work]:
 def workloads() -> list[Workload]:
     """Return what it can do."""
     return [
-        Workload("chain", MEMORY, TASKS, _in_memory(chain)),
-        Workload("fan", MEMORY, TASKS, _in_memory(fan)),
-        Workload("serving in turn", MEMORY, RUNS, _served(_in_memory)),
-        Workload("chain", FULL, TASKS, _durable(chain)),
-        Workload("fan", FULL, TASKS, _durable(fan)),
-        Workload("serving in turn", FULL, RUNS, _served(_durable)),
+        *of_shapes(MEMORY, _in_memory, is_concurrent=False),
+        *of_shapes(FULL, _durable, is_concurrent=False),
         Workload("resume of a half", FULL, RESUMED, _half_done, is_fresh=True),
     ]

@@ -6,10 +6,12 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
+
+from benchmarks.shapes import Shape, chain, fan, serving
 
 MEMORY, PROCESS, FULL = "memory", "process", "full"
 """Nothing is kept; what is kept survives the process; it survives a power cut, too."""
@@ -19,6 +21,8 @@ TASKS, RUNS, RESUMED = (10, 100, 1_000, 10_000), (10, 100, 1_000), (100, 1_000)
 
 Work = Callable[[], Awaitable[object]]
 Prepare = Callable[[int], AbstractAsyncContextManager[Work]]
+Shaped = Callable[[Callable[[int], Shape]], Prepare]
+"""Says how runs of one shape are made ready, of which the size is still to be given."""
 
 
 class Workload(NamedTuple):
@@ -83,3 +87,24 @@ def at_once(one: Work, count: int) -> Work:
         await asyncio.gather(*(one() for _ in range(count)))
 
     return work
+
+
+def of_shapes(where: str, shaped: Shaped, *, is_concurrent: bool = True) -> list[Workload]:
+    """Return the workloads of a peer that takes shapes; without ``serving at once`` where it is not concurrent."""
+    found = [
+        Workload("chain", where, TASKS, shaped(chain)),
+        Workload("fan", where, TASKS, shaped(fan)),
+        Workload("serving in turn", where, RUNS, _served(shaped, in_turn)),
+    ]
+    if is_concurrent:
+        found.append(Workload("serving at once", where, RUNS, _served(shaped, at_once)))
+    return found
+
+
+def _served(shaped: Shaped, how: Callable[[Work, int], Work]) -> Prepare:
+    @asynccontextmanager
+    async def prepare(count: int) -> AsyncIterator[Work]:
+        async with shaped(lambda _: serving())(count) as one:
+            yield how(one, count)
+
+    return prepare
