@@ -44,6 +44,10 @@ read or written.""",
 )
 
 Target = Annotated[str, typer.Argument(metavar="MODULE:FLOW", help="package.module:flow or file.py:flow")]
+FlowOfRun = Annotated[
+    str | None,
+    typer.Argument(metavar="[MODULE:FLOW]", help="the flow, where the journal's own note of it is not enough"),
+]
 RunId = Annotated[
     str,
     typer.Argument(metavar="RUN", help="the run's id, as `asyncflow ls` shows it; if it begins with -, after --"),
@@ -105,10 +109,7 @@ def run(
 @app.command()
 def resume(
     run_id: RunId,
-    target: Annotated[
-        str | None,
-        typer.Argument(metavar="[MODULE:FLOW]", help="the flow, where the journal's own note of it is not enough"),
-    ] = None,
+    target: FlowOfRun = None,
     db: Db = DEFAULT_DB,
     accept_changes: Annotated[
         bool, typer.Option(help="go on although the flow has changed in what has started")

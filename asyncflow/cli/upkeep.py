@@ -12,7 +12,19 @@ import typer
 
 import asyncflow as af
 from asyncflow.cli import render
-from asyncflow.cli.app import BROKEN, DEFAULT_DB, REFUSED, AsJson, Db, RunId, app, finish, must_exist, path_of_here
+from asyncflow.cli.app import (
+    BROKEN,
+    DEFAULT_DB,
+    REFUSED,
+    AsJson,
+    Db,
+    FlowOfRun,
+    RunId,
+    app,
+    finish,
+    must_exist,
+    path_of_here,
+)
 from asyncflow.cli.locate import locate
 
 _AGE = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
@@ -59,10 +71,7 @@ def why(
 @app.command()
 def diff(
     run_id: RunId,
-    target: Annotated[
-        str | None,
-        typer.Argument(metavar="[MODULE:FLOW]", help="the flow, where the journal's own note of it is not enough"),
-    ] = None,
+    target: FlowOfRun = None,
     db: Db = DEFAULT_DB,
     as_json: AsJson = False,
 ) -> None:

@@ -40,7 +40,7 @@ UNDER_WAY: Any = _Unfinished("under way")
 LATE: Any = _Unfinished("late")
 """The same, and it is time to look up."""
 NOT_STARTED: Any = _Unfinished("not started")
-"""The body was not called; ``due`` will ask for it again."""
+"""The body was not called, so the start is taken back."""
 
 
 class Calm(Ledger):
@@ -114,7 +114,7 @@ class Calm(Ledger):
                 yield task
                 value = answer[0]
                 if value is NOT_STARTED:
-                    # Nobody has seen it. What is behind it on the page was told while its inputs were read.
+                    # Nobody has seen that start. What is behind it on the page was told while its inputs were read.
                     del page[place]
                     states[task] = PENDING
                     attempts[task] -= 1
@@ -173,15 +173,7 @@ class Calm(Ledger):
                 self.values[task] = event.value  # type: ignore[attr-defined]
                 self.bodies -= 1
                 self._left -= 1
-                waiting_for = self._waiting_for
-                for after in self.plan.successors[task]:
-                    left = waiting_for[after] - 1
-                    waiting_for[after] = left
-                    if not left:
-                        if after < len(self.states):
-                            self.ready.append(after)
-                        else:
-                            self._settle(after)
+                self._settle(task)
                 return
             if kind is m.AttemptStarted and self.states[task := event.task] == PENDING:  # type: ignore[attr-defined]
                 self.states[task] = RUNNING

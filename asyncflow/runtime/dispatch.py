@@ -77,15 +77,11 @@ class Dispatcher:
 
     def _call(self, task: int, attempt: int, args: list[Any]) -> None:
         """Call a body. Nobody but an actor whose body goes on has to be known."""
-        machine, desk = self._machine, self._desk
-        assert machine.plan.tasks is not None
-        actor = Actor(desk, task, machine.plan.tasks[task], attempt)
-        if machine.executions or machine.lost:
-            actor.execution = machine.executions.get(task, 0) + 1
-            actor.recovered = bool(machine.lost.get(task))
-        value = call_body(actor, self.actors, desk.loop_executor, args, NO_KEYWORDS)
+        actor = self._new_actor(task, attempt)
+        actor.recovered = bool(self._machine.lost.get(task))
+        value = call_body(actor, self.actors, self._desk.loop_executor, args, NO_KEYWORDS)
         if value is not UNDER_WAY:
-            desk.report(m.AttemptSucceeded(task, value))
+            self._desk.report(m.AttemptSucceeded(task, value))
 
     def serve(self) -> None:
         """
@@ -350,16 +346,19 @@ class Dispatcher:
         if claim is not None:
             self._granted.discard(claim)
         if actor is None:
-            machine = self._machine
-            plan = machine.plan
-            assert plan.tasks is not None
-            actor = self.actors[task] = Actor(self._desk, task, plan.tasks[task])
+            actor = self.actors[task] = self._new_actor(task)
             actor.claim = claim
-            if machine.executions:
-                actor.execution = machine.executions.get(task, 0) + 1
         elif claim is not None:
             # The body left behind holds a claim already; the new one goes free with the next body.
             self.released.append(claim)
+        return actor
+
+    def _new_actor(self, task: int, attempt: int = 0) -> Actor:
+        machine = self._machine
+        assert machine.plan.tasks is not None
+        actor = Actor(self._desk, task, machine.plan.tasks[task], attempt)
+        if machine.executions:
+            actor.execution = machine.executions.get(task, 0) + 1
         return actor
 
     def give_up_reading(self, task: int, error: Exception, what: str = "") -> None:

@@ -3,7 +3,8 @@ One run: events into the machine, records into the journal, commands to the acto
 
 A turn drains the inbox, applies what it held, turns what is due into events and applies those too, appends them all as
 one record, and performs the commands once that is durable. So a chain costs one commit a task, and whatever happens
-while a commit is under way goes into the next.
+while a commit is under way goes into the next. A calm run that may go ahead of its records calls plain bodies within
+the turn, by ``sprint``.
 """
 
 from __future__ import annotations
