@@ -27,6 +27,7 @@ from asyncflow.interfaces import Clock, Observer, Store
 from asyncflow.launch import OBSERVERS_MAY_TAKE, Launcher
 from asyncflow.patience import Gleaner, Patience
 from asyncflow.runtime.clock import SystemClock
+from asyncflow.runtime.environment import Environment
 from asyncflow.runtime.handle import Run
 from asyncflow.runtime.observe import Announcer
 from asyncflow.runtime.permits import ENGINE, THREADS, Pool
@@ -115,8 +116,8 @@ class Engine(Upkeep):
         self._never_revert = flag("never_revert", never_revert)
         self._clock = SystemClock() if clock is None else clock
         self._grace = grace
-        self._launcher = Launcher(
-            store,
+        environment = Environment(
+            keeps_bytes=store.keeps_bytes,
             clock=self._clock,
             announcer=self._announcer,
             pools=pools,
@@ -124,8 +125,9 @@ class Engine(Upkeep):
             grace=grace,
             cancel_grace=cancel_grace,
             hands_on_copies=debug and store.keeps_bytes,
-            on_failure=one_of("on_failure", on_failure, ("cancel", "finish")),
         )
+        self._executors = environment.executors
+        self._launcher = Launcher(store, environment, on_failure=one_of("on_failure", on_failure, ("cancel", "finish")))
         self._runs = self._launcher.runs
         self._callers = Callers(keeps_bytes=store.keeps_bytes, undo_grace=undo_grace)
         self._blocked_after = BLOCKED_AFTER if blocked_after is None and debug else blocked_after
@@ -149,7 +151,7 @@ class Engine(Upkeep):
         if cancelled is not None:
             await see_through(asyncio.get_running_loop().create_task(self._store.close()))
             raise cancelled
-        self._launcher.executors.update(loop=LoopExecutor(), inline=InlineExecutor(), thread=ThreadExecutor())
+        self._executors.update(loop=LoopExecutor(), inline=InlineExecutor(), thread=ThreadExecutor())
         for observer in self._first_observers:
             self._announcer.subscribe(observer)
         if self._blocked_after is not None and math.isfinite(self._blocked_after):
@@ -185,7 +187,7 @@ class Engine(Upkeep):
             self._watchdog.stop()
         await self._announcer.wait_idle(OBSERVERS_MAY_TAKE)
         await self._announcer.close()
-        for executor in self._launcher.executors.values():
+        for executor in self._executors.values():
             await executor.close()
         await self._store.close()
         self._is_open = False

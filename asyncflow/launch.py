@@ -30,13 +30,13 @@ from asyncflow.graph.flow import Flow
 from asyncflow.graph.pattern import Runnable, as_flow
 from asyncflow.graph.plan import Plan
 from asyncflow.ids import new_run_id
-from asyncflow.interfaces import Clock, Executor, Journal, NewRun, RunInfo, Store
+from asyncflow.interfaces import Journal, NewRun, RunInfo, Store
 from asyncflow.machine.fit import verdicts_on
 from asyncflow.machine.replay import fold, plans_named, recovery, was_left
 from asyncflow.machine.run import RunMachine
 from asyncflow.outcomes import Sealed
+from asyncflow.runtime.environment import Environment
 from asyncflow.runtime.handle import Run, conclude
-from asyncflow.runtime.observe import Announcer
 from asyncflow.runtime.permits import Pool
 from asyncflow.runtime.shelter import see_through
 from asyncflow.runtime.stepper import Stepper
@@ -53,34 +53,21 @@ class Launcher:
     """
     Puts a run together from what its engine has chosen, and looks after it until it is over.
 
-    ``runs`` has the living ones by id, ``executors`` what bodies may ask for by name.
+    ``runs`` has the living ones by id, ``environment`` what they share.
     """
 
     def __init__(
         self,
         store: Store,
+        environment: Environment,
         *,
-        clock: Clock,
-        announcer: Announcer,
-        pools: dict[str, Pool],
-        resources: Mapping[str, Any],
-        grace: float,
-        cancel_grace: float,
-        hands_on_copies: bool,
         on_failure: str,
     ) -> None:
         self.runs: dict[str, Run[Any]] = {}
-        self.executors: dict[str, Executor] = {}
+        self.environment = environment
         # Of runs that stood still, whose bodies may not all be gone.
         self._left: WeakValueDictionary[str, Supervisor] = WeakValueDictionary()
         self._store = store
-        self._clock = clock
-        self._announcer = announcer
-        self._pools = pools
-        self._resources = resources
-        self._grace = grace
-        self._cancel_grace = cancel_grace
-        self._hands_on_copies = hands_on_copies
         self._on_failure = on_failure
         # Of each plan that was found to fit this engine, what knows the classes that may appear in its runs, and the
         # name that it has in the store.
@@ -100,14 +87,14 @@ class Launcher:
         """Begin a run of *flow*. It is in the journal when this returns, or was refused before it existed."""
         flow = as_flow(flow)
         plan = flow.compile()
-        given = plan.check_inputs(inputs, self._resources)
+        given = plan.check_inputs(inputs, self.environment.resources)
         codec, plan_id = self._know(plan)
         store, blobs = self._store, dict[str, bytes]()
         run_id = new_run_id(flow.name) if run_id is None else run_id
         if store.keeps_bytes:
             given = {name: _seal_input(flow.name, name, value, codec, blobs) for name, value in given.items()}
         started = m.RunStarted(run_id, flow.name, plan_id, given, deadline, self._on_failure, never_revert)
-        first = m.Record(self._clock.now(), [started])
+        first = m.Record(self.environment.clock.now(), [started])
         new = NewRun(
             run_id=run_id,
             flow=flow.name,
@@ -117,7 +104,10 @@ class Launcher:
             declared=None if store.keeps_bytes else flow,
         )
         journal = await store.create(new, lambda: recorded.body_of(plan), first, blobs)
-        supervisor = self._supervisor(RunMachine(plan), journal, run_id, codec, 0)
+        machine = RunMachine(plan)
+        machine.apply(started)
+        machine.calm_down()
+        supervisor = Supervisor(machine, journal, self.environment, codec, copy_context())
         supervisor.stepper = stepper
         supervisor.began(first)
         return self._spawn(supervisor, journal, [])
@@ -165,7 +155,7 @@ class Launcher:
                     await store.save_plan(plan_id, lambda: recorded.body_of(plan), run_id=run_id)
                 machine.adopt(plan)
             number = sum(len(record.events) for record in records)
-            supervisor = self._supervisor(machine, journal, run_id, codec, number)
+            supervisor = Supervisor(machine, journal, self.environment, codec, copy_context(), first_number=number)
             supervisor.stepper = stepper
             first: list[m.Event] = []
             if start_over:
@@ -198,27 +188,6 @@ class Launcher:
                 owner="this engine",
             )
         del self._left[run_id]
-
-    def _supervisor(
-        self, machine: RunMachine, journal: Journal, run_id: str, codec: Codec, first_number: int
-    ) -> Supervisor:
-        return Supervisor(
-            machine,
-            journal,
-            run_id=run_id,
-            codec=codec,
-            keeps_bytes=self._store.keeps_bytes,
-            clock=self._clock,
-            executor=self.executors.__getitem__,
-            announcer=self._announcer,
-            pools=self._pools,
-            resources=self._resources,
-            context=copy_context(),
-            first_number=first_number,
-            grace=self._grace,
-            cancel_grace=self._cancel_grace,
-            hands_on_copies=self._hands_on_copies,
-        )
 
     def _spawn(self, supervisor: Supervisor, journal: Journal, first: list[m.Event]) -> Run[Any]:
         loop = asyncio.get_running_loop()
@@ -256,8 +225,8 @@ class Launcher:
             try:
                 await journal.release()
             finally:
-                if self._announcer.subscriptions:
-                    await self._announcer.wait_idle(OBSERVERS_MAY_TAKE)
+                if self.environment.announcer.subscriptions:
+                    await self.environment.announcer.wait_idle(OBSERVERS_MAY_TAKE)
         except Exception as unreleased:
             if error is None and supervisor.machine.phase.is_ended and isinstance(unreleased, StoreError):
                 # Its end is on record; that the run cannot be given up is the next one's trouble, not its caller's.
@@ -306,11 +275,11 @@ class Launcher:
     def _check(self, plan: Plan) -> None:
         for task in plan.tasks or ():
             for name in (task.executor, task.undo_executor):
-                if name not in self.executors:
-                    have = ", ".join(sorted(self.executors))
+                if name not in self.environment.executors:
+                    have = ", ".join(sorted(self.environment.executors))
                     raise DeclarationError(f"task {task.name!r} asks for executor {name!r}; this engine has: {have}")
             for limit in task.limits:
-                pool = self._pools.setdefault(limit.name, Pool(limit.name, limit.permits))
+                pool = self.environment.pools.setdefault(limit.name, Pool(limit.name, limit.permits))
                 if pool.size != limit.permits:
                     raise DeclarationError(
                         f"task {task.name!r} gives limit {limit.name!r} {limit.permits} permits, and another task gave "

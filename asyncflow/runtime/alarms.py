@@ -5,27 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from asyncflow import messages as m
-from asyncflow.interfaces import Clock, Timer
-from asyncflow.machine.run import RUN_DEADLINE, RunMachine
+from asyncflow.interfaces import Timer
+from asyncflow.machine.run import RUN_DEADLINE
+from asyncflow.runtime.desk import Desk
 from asyncflow.states import RunState
 
 
 class Alarms:
     """What is to be done in one run at a time, deadlines among it."""
 
-    __slots__ = ("_clock", "_machine", "_note", "_take", "_timers", "_watched")
+    __slots__ = ("_desk", "_timers", "_watched")
 
-    def __init__(
-        self,
-        machine: RunMachine,
-        clock: Clock,
-        note: Callable[[Callable[[], None]], None],
-        take: Callable[[m.Event], None],
-    ) -> None:
-        self._machine = machine
-        self._clock = clock
-        self._note = note
-        self._take = take
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
         self._timers: dict[object, Timer] = {}
         self._watched: dict[int, float] = {}  # deadlines that have a timer, by scope
 
@@ -34,31 +26,31 @@ class Alarms:
         timer = self._timers.pop(key, None)
         if timer is not None:
             timer.cancel()
-        self._timers[key] = self._clock.call_at(when, self._ring, key, act)
+        self._timers[key] = self._desk.clock.call_at(when, self._ring, key, act)
 
     def _ring(self, key: object, act: Callable[[], None]) -> None:
         self._timers.pop(key, None)
-        self._note(act)
+        self._desk.note(act)
 
     def watch_deadlines(self) -> None:
         """Set timers for deadlines that have none."""
-        machine = self._machine
+        machine = self._desk.machine
         if machine.deadline is not None:
             self._watch(RUN_DEADLINE, machine.deadline)
         for scope, deadline in machine.scope_deadlines.items():
             self._watch(scope, deadline)
 
     def _watch(self, scope: int, deadline: float) -> None:
-        machine = self._machine
+        desk, machine = self._desk, self._desk.machine
 
         def passed() -> None:
             # A flow that runs again has a deadline of its own, and the timer of its last attempt may still ring.
             if machine.is_late(scope) and machine.scope_deadlines.get(scope, deadline) <= deadline:
-                self._take(m.DeadlinePassed(scope))
+                desk.take(m.DeadlinePassed(scope))
 
         if machine.phase is not RunState.RUNNING:
             return
-        if deadline <= self._clock.now():
+        if deadline <= desk.clock.now():
             passed()  # before anything starts
         elif self._watched.get(scope) != deadline:
             self._watched[scope] = deadline

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from asyncflow import messages as m
 from asyncflow.interfaces import Journal
@@ -50,7 +50,7 @@ class LargeValues:
                 if type(value) is Sealed and value.blob and (readers := self._readers_of(task)):
                     self._readers[task] = readers
 
-    def blobs_of(self, events: list[m.Event]) -> dict[str, bytes]:
+    def blobs_of(self, events: Sequence[m.Event]) -> dict[str, bytes]:
         """Return the large values among *events*, which the journal keeps beside the record, by digest."""
         blobs: dict[str, bytes] = {}
         for event in events:
@@ -59,7 +59,7 @@ class LargeValues:
                 blobs[value.blob] = value.payload
         return blobs
 
-    def let_go(self, events: list[m.Event]) -> None:
+    def let_go(self, events: Sequence[m.Event]) -> None:
         """Drop the bytes of what is durable, and large values that nobody who has not ended will read."""
         for event in events:
             if type(event) is m.AttemptSucceeded:

@@ -11,10 +11,11 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 import attrs
 
 from asyncflow import messages as m
-from asyncflow.graph.plan import Plan
 from asyncflow.ids import is_below
-from asyncflow.interfaces import Circumstances, Happening, Observer
+from asyncflow.interfaces import Happening, Observer
+from asyncflow.machine.run import RunMachine
 from asyncflow.runtime.inbox import Inbox
+from asyncflow.runtime.values import RunValues, circumstances
 
 log = logging.getLogger("asyncflow.observe")
 
@@ -26,39 +27,35 @@ BACKLOG = 100_000
 
 class Narrator:
     """
-    Turns the numbered events of one run into happenings with names, counting attempts as it goes.
+    Turns the events of one run into happenings with names, counting attempts as it goes.
 
     Each attempt of a task that takes a :class:`~asyncflow.Context`, or tells progress by ``current()``, is seen to
     begin with 0.0, and one that succeeds to end with 1.0: once each, whether the body says so or not. Those are for
     observers alone and in no journal. Tasks that cannot tell progress are as far as their attempts.
     """
 
-    __slots__ = ("_attempts", "_look", "_progress", "flow", "number", "plan", "run_id")
+    __slots__ = ("_attempts", "_machine", "_plan", "_progress", "_run_id", "_values")
 
-    def __init__(
-        self, run_id: str, flow: str, plan: Plan, look: Callable[[m.Event, int], Circumstances], number: int = 0
-    ) -> None:
-        self.run_id = run_id
-        self.flow = flow
-        self.plan = plan
-        self.number = number
-        self._look = look
+    def __init__(self, run_id: str, machine: RunMachine, values: RunValues) -> None:
+        self._run_id = run_id
+        self._machine = machine
+        self._plan = machine.plan
+        self._values = values
         self._attempts: dict[int, int] = {}
         # What the body on its way was last seen to tell, by task.
         self._progress: dict[int, float] = {}
 
-    def tell(self, at: float, events: Iterable[m.Event]) -> list[Happening]:
+    def tell(self, at: float, events: Iterable[m.Event], first: int) -> list[Happening]:
         """
-        Return what is seen of *events*, which happened *at* (POSIX seconds) and follow all told before. Called while
-        the run is as these events have left it.
+        Return what is seen of *events*, which happened *at* (POSIX seconds) and have numbers in the journal from *first*
+        on. Called while the run is as these events have left it.
         """
         happened: list[Happening] = []
-        for event in events:
+        for number, event in enumerate(events, first):
             kind = type(event)
             if kind in _GOOD_ENDINGS and self._progress.pop(event.task, 1.0) < 1.0:  # type: ignore[attr-defined]
                 happened.append(self._name(at, m.Progressed(event.task, 1.0), -1))  # type: ignore[attr-defined]
-            happened.append(self._name(at, event, self.number))
-            self.number += 1
+            happened.append(self._name(at, event, number))
             if kind in _STARTS:
                 self._progress.pop(event.task, None)  # type: ignore[attr-defined]
                 if self._takes_context(event):
@@ -82,29 +79,30 @@ class Narrator:
         return self._name(at, m.Progressed(task, 0.0), -1)
 
     def _takes_context(self, event: m.Event) -> bool:
-        if self.plan.tasks is None:
+        if self._plan.tasks is None:
             return False
         if isinstance(event, m.RevertStarted):
-            declared = self.plan.tasks[event.task]
+            declared = self._plan.tasks[event.task]
             return declared.undo is not None and declared.undo_wants.context
-        return isinstance(event, m.AttemptStarted) and self.plan.tasks[event.task].wants_context
+        return isinstance(event, m.AttemptStarted) and self._plan.tasks[event.task].wants_context
 
     def _name(self, at: float, event: m.Event, number: int) -> Happening:
-        path, attempt, circumstances = "", 0, None
+        path, attempt, seen_with = "", 0, None
         task = getattr(event, "task", None)
         if task is not None:
-            path = self.plan.path(task)
+            path = self._plan.path(task)
             if isinstance(event, (m.AttemptStarted, m.RevertStarted)):
                 self._attempts[task] = event.attempt
             attempt = self._attempts.get(task, 0)
             if isinstance(event, (m.TaskFailed, m.RevertGivenUp)):
-                circumstances = self._look(event, task)
+                is_revert = isinstance(event, m.RevertGivenUp)
+                seen_with = circumstances(self._machine, self._values, task, is_revert=is_revert)
         elif (scope := getattr(event, "scope", -1)) >= 0:
-            path = self.plan.scopes[scope].path
+            path = self._plan.scopes[scope].path
         elif isinstance(event, m.ConditionAnswered):
-            guard = self.plan.guards[event.guard]
-            path = self.plan.scopes[guard.scope].path if guard.scope >= 0 else self.plan.path(guard.node)
-        return Happening(self.run_id, self.flow, number, at, path, attempt, event, circumstances)
+            guard = self._plan.guards[event.guard]
+            path = self._plan.scopes[guard.scope].path if guard.scope >= 0 else self._plan.path(guard.node)
+        return Happening(self._run_id, self._machine.flow, number, at, path, attempt, event, seen_with)
 
 
 _STARTS = frozenset(m.STARTS)

@@ -14,26 +14,26 @@ import contextlib
 import logging
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextvars import Context as ContextVars
 from typing import Any, cast
 
 from asyncflow import messages as m
 from asyncflow.codec import Codec
-from asyncflow.interfaces import Circumstances, Clock, CoroutineExecutor, Executor, Happening, Journal
+from asyncflow.interfaces import CoroutineExecutor, Executor, Happening, Journal
 from asyncflow.machine.run import RunMachine
 from asyncflow.outcomes import Failure
 from asyncflow.runtime.alarms import Alarms
 from asyncflow.runtime.dispatch import Dispatcher
+from asyncflow.runtime.environment import Environment
 from asyncflow.runtime.inbox import Inbox
 from asyncflow.runtime.large import LargeValues
-from asyncflow.runtime.observe import Announcer, Narrator, follow
-from asyncflow.runtime.permits import Pool
+from asyncflow.runtime.observe import Narrator, follow
 from asyncflow.runtime.riders import Riders
 from asyncflow.runtime.sprint import MOST_SECONDS, sprint
 from asyncflow.runtime.stepper import Stepper
 from asyncflow.runtime.transactions import MakeEvent, Settle, Transactions
-from asyncflow.runtime.values import RunValues, circumstances
+from asyncflow.runtime.values import RunValues
 from asyncflow.states import RunState
 
 log = logging.getLogger("asyncflow.run")
@@ -63,48 +63,44 @@ class Supervisor:
 
     # More names than instances can share the keys of: with a dictionary each takes 1.6 KB and 4 us more.
     __slots__ = (
-        "__weakref__", "_alarms", "_announcer", "_dispatcher", "_events", "_events_at", "_grace_until",
-        "_interruption", "_is_over", "_journal", "_keeper", "_loop", "_narrator", "_page", "_rest_at", "_riders",
-        "_thread", "_transactions", "cancel_grace", "clock", "codec", "context", "executor", "gone", "grace", "inbox",
-        "keeps_bytes", "large", "later", "lingers", "loop_executor", "machine", "on_over", "on_record", "orders",
-        "report", "returns", "run_id", "stepper", "values", "watch_deadlines", "watching",
+        "__weakref__", "_alarms", "_dispatcher", "_environment", "_events", "_events_at", "_grace_until",
+        "_interruption", "_is_over", "_journal", "_keeper", "_loop", "_narrator", "_number", "_page", "_rest_at",
+        "_riders", "_thread", "_transactions", "cancel_grace", "clock", "codec", "context", "gone", "grace", "inbox",
+        "keeps_bytes", "large", "lingers", "loop_executor", "machine", "on_over", "on_record", "orders", "report",
+        "returns", "run_id", "stepper", "values", "watching",
     )  # fmt: skip
 
     def __init__(
         self,
         machine: RunMachine,
         journal: Journal,
-        *,
-        run_id: str,
+        environment: Environment,
         codec: Codec,
-        keeps_bytes: bool,
-        clock: Clock,
-        executor: Callable[[str], Executor],
-        announcer: Announcer,
-        pools: Mapping[str, Pool],
-        resources: Mapping[str, Any],
         context: ContextVars,
+        *,
         first_number: int = 0,
-        grace: float = 5.0,
-        cancel_grace: float = 10.0,
-        hands_on_copies: bool = False,
     ) -> None:
+        """*machine* has its first record; *first_number* is that of the next event; bodies see the *context*."""
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
-        self.machine = machine
-        self.run_id = run_id
-        self.codec = codec
-        self.keeps_bytes = keeps_bytes
-        self.clock = clock
-        self.context = context
-        self.cancel_grace = cancel_grace
-        self.grace = grace
-        self.executor = executor
-        self.values = RunValues(machine, codec, resources, keeps_bytes=keeps_bytes, hands_on_copies=hands_on_copies)
+        self._environment = environment
         self._journal = journal
-        self._announcer = announcer
-        self.watching = announcer.subscriptions
-        self._narrator = Narrator(run_id, machine.flow, machine.plan, self._look, first_number)
+        self.machine = machine
+        self.run_id = machine.run_id
+        self.codec = codec
+        self.context = context
+        self.keeps_bytes = environment.keeps_bytes
+        self.clock = environment.clock
+        self.cancel_grace = environment.cancel_grace
+        self.grace = environment.grace
+        self.watching = environment.announcer.subscriptions
+        self.values = RunValues(
+            machine,
+            codec,
+            environment.resources,
+            keeps_bytes=environment.keeps_bytes,
+            hands_on_copies=environment.hands_on_copies,
+        )
         self.inbox: Inbox[m.Event | _Note] = Inbox(self._loop)
         # An actor's event always goes through the inbox, also from inside an eager start.
         self.report: Callable[[m.Event], None] = self.inbox.send_nowait
@@ -113,19 +109,21 @@ class Supervisor:
         self.orders: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._page: list[m.Event] | None = None  # during a sprint, what it puts on record
         self._events_at: float | None = None  # when they happened, if that is not now
+        self._number = first_number  # of the next event
         self._riders = Riders(machine, self._loop)
         self.large = LargeValues(machine, self.values, journal)
-        self._transactions = Transactions(journal, clock, self.large)
+        self._transactions = Transactions(journal, self.clock, self.large)
         # Pyright takes functions in slots for methods; mypy holds this class against the protocol.
-        self._dispatcher = Dispatcher(self, pools)  # pyright: ignore[reportArgumentType]
+        self._dispatcher = Dispatcher(self, environment.pools)  # pyright: ignore[reportArgumentType]
         # None where somebody has put something between a body and its asyncio task.
-        on_loop = executor("loop")
+        on_loop = environment.executors["loop"]
         self.loop_executor = cast("CoroutineExecutor", on_loop) if hasattr(on_loop, "going_on") else None
         # What actors call when their body is gone, or left behind.
         self.gone, self.lingers = self._dispatcher.gone, self._dispatcher.lingers
         self.returns = self._dispatcher.returns
-        self._alarms = Alarms(machine, clock, self.note, self.take)
-        self.later, self.watch_deadlines = self._alarms.later, self._alarms.watch_deadlines
+        # Made when there is one to be set, and when there is somebody to be told.
+        self._alarms: Alarms | None = None
+        self._narrator: Narrator | None = None
         self._is_over = False
         self._rest_at = 0.0  # when the loop is to have its turn, by its own clock
         self.stepper: Stepper | None = None
@@ -134,7 +132,7 @@ class Supervisor:
         self._keeper: asyncio.Task[Any] | None = None  # the asyncio task in which this run lives
         self._interruption: BaseException | None = None
         # Tasks whose future someone holds, woken at the run's every record.
-        self.on_record: list[Callable[[list[m.Event]], None]] = []
+        self.on_record: list[Callable[[Sequence[m.Event]], None]] = []
         self.on_over: list[Callable[[], None]] = []
 
     # --- What others call ---------------------------------------------------------------------------------------------
@@ -175,7 +173,7 @@ class Supervisor:
 
     def follow(self) -> AsyncIterator[Happening]:
         """Yield what happens in this run from now on, each event once it is durable, until it is over."""
-        return follow(self._announcer, self.run_id, lambda: self._is_over, self.on_over)
+        return follow(self._environment.announcer, self.run_id, lambda: self._is_over, self.on_over)
 
     def _is_handed_over(self, act: Callable[[], None]) -> bool:
         """Have *act* called on the loop if this is another thread, and return whether it is."""
@@ -195,12 +193,16 @@ class Supervisor:
         if self._is_over:
             return  # by a body that was left behind
         if self._riders.add(event, self._page) and self.watching:
-            self._announcer.publish(self._narrator.aside(self.clock.now(), event))
+            self._environment.announcer.publish(self._narrate().aside(self.clock.now(), event))
 
     def commit(self, make: MakeEvent, settle: Settle) -> None:
         """Have *make* called in the commit that records the event which it returns; *settle* is told what undid it."""
         self._transactions.add(make, settle)
         self.inbox.wake()
+
+    def executor(self, name: str) -> Executor:
+        """Return the executor of that name."""
+        return self._environment.executors[name]
 
     def deadline_of(self, task: int) -> float | None:
         """Return the nearest deadline around *task*."""
@@ -218,11 +220,8 @@ class Supervisor:
     # --- The life of a run --------------------------------------------------------------------------------------------
 
     def began(self, record: m.Record) -> None:
-        """Take the record by which the run came to be, which is durable already."""
-        for event in record.events:
-            self.machine.apply(event)
-        self.machine.calm_down()
-        self._appended(record.at, list(record.events), 0)
+        """Take note of the record by which the run came to be, which is durable already."""
+        self._appended(record.at, record.events, 0)
 
     def rest(self) -> None:
         """Take the run as it is, to be read: it has ended, and nothing more happens in it."""
@@ -247,7 +246,8 @@ class Supervisor:
             for event in first:
                 self.take(event)
             self.values.load_inputs()
-            self.watch_deadlines()
+            if self.machine.deadline is not None or self.machine.scope_deadlines:
+                self.alarms.watch_deadlines()
             await self._turns()
         except asyncio.CancelledError:
             await self._go_down()
@@ -270,6 +270,7 @@ class Supervisor:
             has_more = self._turn()
             if self._events and (durable := self._append()) is not None:
                 await durable
+                self._rest_at = loop.time() + SECONDS_A_TURN
             count = 0
             while orders:
                 order, args = orders.popleft()
@@ -364,7 +365,7 @@ class Supervisor:
         self._page = None
         if self._journal.grows:
             self._events = []
-            self._narrator.number += len(page)
+            self._number += len(page)
             for callback in self.on_record:
                 callback(page)
             self.machine.mark(at)
@@ -392,7 +393,7 @@ class Supervisor:
         """Have bodies stopped when the grace is over, unless an earlier suspend stops them before that."""
         until = self.clock.now() + self.grace
         self._grace_until = until if self._grace_until is None else min(self._grace_until, until)
-        self.later("grace", self._grace_until, self._dispatcher.stop_bodies)
+        self.alarms.later("grace", self._grace_until, self._dispatcher.stop_bodies)
 
     # --- What the dispatcher calls (its Desk) -------------------------------------------------------------------------
 
@@ -412,6 +413,13 @@ class Supervisor:
     def wake(self) -> None:
         """Have another turn soon, whatever the inbox holds."""
         self.inbox.wake()
+
+    @property
+    def alarms(self) -> Alarms:
+        """The run's timers."""
+        if self._alarms is None:
+            self._alarms = Alarms(self)  # pyright: ignore[reportArgumentType]
+        return self._alarms
 
     async def _commit(self) -> None:
         """Take what the journal recorded of transactions, each with what its function wrote."""
@@ -458,34 +466,36 @@ class Supervisor:
             raise
         self._appended(at, events, riders)
 
-    def _appended(self, at: float, events: list[m.Event], riders: int, *, is_durable: bool = True) -> None:
+    def _appended(self, at: float, events: Sequence[m.Event], riders: int, *, is_durable: bool = True) -> None:
         self._tell(at, events)
-        self._narrator.number += riders  # observers have heard of those
+        self._number += riders  # observers have heard of those
         # What a lazy run has handed over may not be in the file yet, from where it would have to be fetched.
         if self.keeps_bytes and is_durable:
             self.large.let_go(events)  # after those who watch have seen what a failing task had read
         state = self.machine.mark(at)
         self._is_over = state.is_ended or state is RunState.SUSPENDED
 
-    def _tell(self, at: float, events: list[m.Event]) -> None:
+    def _tell(self, at: float, events: Sequence[m.Event]) -> None:
         """Tell those who watch, and those who wait for one task, of *events*, which are on record."""
         if self.watching or self.stepper is not None:
-            happened = self._narrator.tell(at, events)
+            happened = self._narrate().tell(at, events, self._number)
             if self.stepper is not None:
                 self.stepper.take([happening for happening in happened if happening.number >= 0])
-            self._announcer.publish(happened)
-        else:
-            self._narrator.number += len(events)
+            self._environment.announcer.publish(happened)
+        self._number += len(events)
         for callback in self.on_record:
             callback(events)
 
-    def _look(self, event: m.Event, task: int) -> Circumstances:
-        is_revert = isinstance(event, m.RevertGivenUp)
-        return circumstances(self.machine, self.values, task, is_revert=is_revert)
+    def _narrate(self) -> Narrator:
+        if self._narrator is None:
+            self._narrator = Narrator(self.run_id, self.machine, self.values)
+        return self._narrator
 
     def _finish(self) -> None:
         self._is_over = True
-        self._alarms.close()
+        if self._alarms is not None:
+            self._alarms.close()
+            self._alarms = None
         self._dispatcher.close()
         self.inbox.close()
         for callback in self.on_over:

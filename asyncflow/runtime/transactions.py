@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -41,7 +40,7 @@ class Transactions:
         self._journal = journal
         self._clock = clock
         self._large = large
-        self.waiting: deque[tuple[MakeEvent, Settle]] = deque()
+        self.waiting: list[tuple[MakeEvent, Settle]] = []
         self._on_their_way: list[tuple[asyncio.Future[m.Record | Failure], Settle]] = []
 
     def __bool__(self) -> bool:
@@ -61,9 +60,10 @@ class Transactions:
         Raises:
             RunOvertaken, StoreError: One of them could not be written.
         """
-        while self.waiting and len(self._on_their_way) < AT_ONCE:
-            make, settle = self.waiting.popleft()
+        free = AT_ONCE - len(self._on_their_way)
+        for make, settle in self.waiting[:free]:
             self._on_their_way.append((self._journal.append_with(self._recording(make)), settle))
+        del self.waiting[:free]
         await asyncio.wait([written for written, _ in self._on_their_way])
         done, self._on_their_way = self._on_their_way, []
         return [(written.result(), settle) for written, settle in done]

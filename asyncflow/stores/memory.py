@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 from asyncflow.errors import RunBusy, RunExists, RunNotFound, RunOvertaken, StoreError
 from asyncflow.interfaces import Make, NewRun, Request, RunInfo
@@ -41,14 +41,12 @@ class MemoryJournal:
 
     grows = True
     lags = False
-    __slots__ = ("_add", "_shelf", "_store", "run_id")
+    __slots__ = ("_shelf", "_store", "run_id")
 
     def __init__(self, store: MemoryStore, shelf: _Shelf) -> None:
         self.run_id = shelf.new.run_id
         self._store = store
         self._shelf = shelf
-        # list.append itself, so that an append costs no check of who owns the run; see release().
-        self._add: Callable[[Record], None] = shelf.records.append
 
     @property
     def declared(self) -> Any:
@@ -57,10 +55,13 @@ class MemoryJournal:
 
     def append(self, record: Record, blobs: Mapping[str, bytes], state: RunState) -> None:
         """Add *record*; it lasts as long as the engine, which is all that memory promises."""
-        self._add(record)
-        self._shelf.state = state
+        shelf = self._shelf
+        if shelf.owner is not self:
+            raise self._given_up()
+        shelf.records.append(record)
+        shelf.state = state
         if blobs:
-            self._shelf.blobs.update(blobs)
+            shelf.blobs.update(blobs)
 
     def append_with(self, make: Make) -> asyncio.Future[Record | Failure]:
         """Call *make* with a database in memory, here and now, and add the record that it returns."""
@@ -77,7 +78,7 @@ class MemoryJournal:
         except BaseException as error:
             made.set_result(Failure(error))
         else:
-            self._add(record)
+            self._shelf.records.append(record)
             self._shelf.blobs.update(blobs)
             made.set_result(record)
         finally:
@@ -97,12 +98,8 @@ class MemoryJournal:
     async def release(self) -> None:
         """Give the run up. Nobody owns it then, and this journal takes no more records."""
         if self._shelf.owner is self:
-            self._add = self._refuse
             self._shelf.owner = None
             self._store.released(self._shelf)
-
-    def _refuse(self, record: Record) -> NoReturn:
-        raise self._given_up()
 
     def _given_up(self) -> RunOvertaken:
         return RunOvertaken(

@@ -122,7 +122,7 @@ class WorldEngine(Engine):
     async def open(self) -> Self:
         """Open it as any engine, then put the world's own in place of threads and heart."""
         await super().open()
-        executors = self._launcher.executors
+        executors = self._executors
         executors["thread"] = _Threads()
         for name, executor in executors.items():
             executors[name] = self._around(executor)

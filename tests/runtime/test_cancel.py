@@ -25,7 +25,7 @@ DISTURBANCES = ("once", "twice", "again and again")
 
 def pools(engine: af.Engine) -> list[Pool]:
     """Return every pool of *engine* that is not empty as it should be."""
-    return [pool for pool in engine._launcher._pools.values() if pool.taken or pool.lingering]
+    return [pool for pool in engine._launcher.environment.pools.values() if pool.taken or pool.lingering]
 
 
 class Trial:

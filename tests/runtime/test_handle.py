@@ -807,7 +807,7 @@ def test_everything_that_lives_tells_its_state() -> None:
             assert repr(actor) == "<Actor 'door' of run 'r': running, attempt 1>"
             two = await engine.start(flow, run_id="s")
             await asyncio.sleep(0)
-            pool = next(iter(reversed(engine._launcher._pools.values())))
+            pool = next(iter(reversed(engine._launcher.environment.pools.values())))
             assert repr(pool) == "<Pool 'the engine': 1 of 1 taken, 1 waiting>"
             one.cancel()
             with pytest.raises(af.RunCancelled):
@@ -850,7 +850,7 @@ def test_a_run_whose_journal_breaks_stops_at_once_and_holds_nothing(
             with pytest.raises(af.RunBroken, match=found):
                 await waiting
             assert asyncio.get_running_loop().time() - began < 1.0, "there is no body to wait for"
-            assert all(pool.taken == 0 for pool in engine._launcher._pools.values())
+            assert all(pool.taken == 0 for pool in engine._launcher.environment.pools.values())
             assert "RunEnded" not in capture.kinds() and not engine.running()
             assert (await engine.resume("r", flow))["after"] == "after the door"
 

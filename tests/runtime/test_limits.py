@@ -63,7 +63,7 @@ class Gauge:
 
 def taken(engine: af.Engine) -> dict[str, tuple[int, int, int]]:
     """Return what is left in the engine's pools: permits taken, of them lingering, and who waits."""
-    pools = engine._launcher._pools
+    pools = engine._launcher.environment.pools
     return {
         name: (pool.taken, pool.lingering, len(pool._reverts) + len(pool._starts))
         for name, pool in pools.items()
@@ -433,7 +433,7 @@ def test_an_abandoned_body_keeps_its_permit_and_reverts_pass() -> None:
             await until(lambda: "hang" in order)
             one.cancel()
             second = await engine.start(other)
-            pool = engine._launcher._pools["one"]
+            pool = engine._launcher.environment.pools["one"]
             await asyncio.sleep(60.0)
             # Its sibling is undone past it, another run's start is not let past it, and its own revert waits for it.
             assert order == ["first", "hang", "told to stop", "-first"]

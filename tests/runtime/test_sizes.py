@@ -241,7 +241,7 @@ def test_a_wide_flow_under_a_limit_has_as_many_bodies_as_permits() -> None:
         work = af.task(name="work")(body)
         async with af.Engine(concurrency=10) as engine:
             await engine.run(af.unordered("flow", *(work.named(f"t{number}") for number in range(5_000))))
-            assert all(pool.taken == 0 for pool in engine._launcher._pools.values())
+            assert all(pool.taken == 0 for pool in engine._launcher.environment.pools.values())
 
     run(main)
     assert most == 10

@@ -233,7 +233,7 @@ def test_a_thousand_tasks_in_two_threads_all_run() -> None:
         async with af.Engine(threads=2) as engine:
             body = af.task(work)
             await engine.run(af.unordered("flow", *(body.named(f"t{number}") for number in range(1_000))))
-            assert engine._launcher._pools["the engine's threads"].taken == 0
+            assert engine._launcher.environment.pools["the engine's threads"].taken == 0
 
     perform(main)
     assert done == 1_000
@@ -260,7 +260,7 @@ def test_a_run_cancelled_while_its_tasks_wait_for_threads_starts_no_more() -> No
             with pytest.raises(af.RunCancelled):
                 await one
             assert begun == ["t0"]
-            assert engine._launcher._pools["the engine's threads"].taken == 0
+            assert engine._launcher.environment.pools["the engine's threads"].taken == 0
 
     perform(main)
 
