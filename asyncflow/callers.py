@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from contextvars import copy_context
 from typing import Any
 
+from asyncflow.executors.loop import begin
 from asyncflow.runtime.handle import Run
 from asyncflow.runtime.shelter import outlast, see_through
 from asyncflow.states import RunState
@@ -30,10 +32,12 @@ class Callers:
         """Wait until a run is launched. One that was, and whose caller was cancelled meanwhile, is not forgotten."""
         if not self._keeps_bytes:
             return await launching  # never waits, so no cancel can come between
-        doing = asyncio.get_running_loop().create_task(launching)
+        doing = begin(launching, asyncio.get_running_loop(), "launching a run", copy_context())
         self.launching.add(doing)
-        doing.add_done_callback(self.launching.discard)
-        run, cancelled = await see_through(doing)
+        try:
+            run, cancelled = await see_through(doing)
+        finally:
+            self.launching.discard(doing)
         if cancelled is not None:
             await self._abandoned_by_caller(run, policy, cancelled)
             raise cancelled

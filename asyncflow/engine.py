@@ -31,7 +31,7 @@ from asyncflow.runtime.environment import Environment
 from asyncflow.runtime.handle import Run
 from asyncflow.runtime.observe import Announcer
 from asyncflow.runtime.permits import ENGINE, THREADS, Pool
-from asyncflow.runtime.shelter import outlast, see_through
+from asyncflow.runtime.shelter import outlast, see_through, until_done
 from asyncflow.runtime.stepper import Step, Stepper
 from asyncflow.runtime.watchdog import BLOCKED_AFTER, Watchdog
 from asyncflow.states import RunState
@@ -432,7 +432,7 @@ class Engine(Upkeep):
             run = await self._callers.hold(self._launcher.take_up(run_id, flow, cancel_reason=reason), self._on_cancel)
         else:
             run.cancel(reason)
-        await asyncio.wait([run.ending])
+        await until_done(run.ending)
         if run.state is RunState.SUSPENDED and run.supervisor.machine.cancel_reason is None:
             # It came too late for the run, which was being suspended; nobody has it any more.
             return await self.cancel(run_id, flow, reason=reason)

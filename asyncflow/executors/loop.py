@@ -7,18 +7,20 @@ import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextvars import Context as ContextVars
-from typing import Any
+from typing import Any, TypeVar
 
 from asyncflow.executors.over import OVER
 from asyncflow.interfaces import Call, Work
+
+T = TypeVar("T")
 
 # What makes an asyncio task start at once, where this Python has that.
 _EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
 
 
 def begin(
-    body: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop, name: str, context: ContextVars
-) -> asyncio.Task[None]:
+    body: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop, name: str, context: ContextVars
+) -> asyncio.Task[T]:
     """
     Start an asyncio task at once, so that a body which never waits is done when this returns; on Python 3.11 in the
     loop's next turn.

@@ -21,6 +21,7 @@ from asyncflow.interfaces import Happening
 from asyncflow.machine.failures import failure_of, failures_of
 from asyncflow.machine.ledger import NO_VALUE, NOTHING, WHOLE_RUN
 from asyncflow.outcomes import Failure, Outcome, Success, TimedOut
+from asyncflow.runtime.shelter import until_done
 from asyncflow.runtime.statistics import Statistics, statistics
 from asyncflow.runtime.supervisor import Supervisor
 from asyncflow.states import RunState, TaskState
@@ -244,9 +245,8 @@ class Run(Generic[T]):
         return self._wait().__await__()
 
     async def _wait(self) -> T:
-        if not self.ending.done():
-            # Not the ending itself: who waits may be cancelled, and that must not reach the run.
-            await asyncio.wait([self.ending])
+        # Not the ending itself: who waits may be cancelled, and that must not reach the run.
+        await until_done(self.ending)
         return self.ending.result()
 
     def __repr__(self) -> str:

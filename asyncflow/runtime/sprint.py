@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from contextlib import closing
 from typing import Any
 
 from asyncflow import messages as m
@@ -46,7 +45,8 @@ def sprint(
     watching = desk.watching
     assert tasks is not None
     answer: list[Any] = [UNDER_WAY]
-    with closing(machine.stride(page, answer, desk.inbox)) as stride:
+    stride = machine.stride(page, answer, desk.inbox)
+    try:
         for task in stride:
             binding, kwargs = bindings[task], NO_KEYWORDS
             before = binding.outputs
@@ -86,6 +86,8 @@ def sprint(
         else:
             return None
         next(stride, None)  # for the start to be taken back
+    finally:
+        stride.close()
     return unread
 
 

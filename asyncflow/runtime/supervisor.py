@@ -334,6 +334,8 @@ class Supervisor:
                 return machine.has_starts()
         while commands := machine.due(EVENTS_A_TURN):
             dispatcher.answer(commands)
+            if machine.phase.is_ended:
+                return False
             if len(self._events) >= EVENTS_A_TURN:
                 break
             if self.stepper is not None and machine.is_asking:
