@@ -456,7 +456,7 @@ class Supervisor:
         written = self._journal.append(m.Record(at, whole), blobs, self.machine.state)
         if written is not None:
             return self._durable(written, at, events, len(riders))
-        self._appended(at, events, len(riders), is_durable=False)
+        self._appended(at, events, len(riders), is_durable=not self._journal.lags)
         return None
 
     async def _durable(self, written: Awaitable[None], at: float, events: list[m.Event], riders: int) -> None:

@@ -114,6 +114,8 @@ class Database:
         self._is_closed = False
         # Why nothing more is asked of the connection, though nobody has closed it.
         self._failure: str | None = None
+        # What an fsync failed with while nobody could wait for the connection to be dropped.
+        self._doubt: Exception | None = None
 
     @classmethod
     async def connect(cls, path: str, *, shown: str, mode: str) -> Database:
@@ -190,11 +192,31 @@ class Database:
 
         return await self._patiently(call)
 
+    def call_now(self, fn: Callable[Concatenate[LendableConnection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """
+        Do the same within this call.
+
+        Raises:
+            Taken: That cannot be done: somebody would have to be waited for, or it failed. Nothing has changed, and
+                :meth:`call` does what is to be done then, or says why not.
+        """
+        if self._is_closed:
+            raise Taken
+        try:
+            return self._connection.here(fn, *args, **kwargs)
+        except Exception as error:
+            if getattr(error, "sqlite_errorcode", 0) in _IN_DOUBT:
+                self._doubt = error
+            raise Taken from error
+
     async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
         give_up_at: float | None = None
         while True:
             if self._is_closed:
                 raise StoreError(self._failure or f"journal {self.shown!r} is closed", path=self.shown)
+            if self._doubt is not None:
+                await self._drop()
+                raise StoreError(str(self._failure), path=self.shown) from self._doubt
             try:
                 return await ask()
             except sqlite3.Error as error:

@@ -75,7 +75,7 @@ class Append:
     state: str | None
     blobs: Mapping[str, bytes]
     size_bytes: int
-    waiter: asyncio.Future[None] | None
+    waiter: asyncio.Future[None] | None = None
     creation: Creation | None = None
     watcher: asyncio.Future[None] | None = None
     is_settled: bool = False

@@ -5,8 +5,8 @@ While one commit runs, whatever else is appended gathers, and goes into the next
 is one trip to the connection's thread and one transaction: see ``commit``. It inserts a record only where the run still
 has the epoch that the appender claimed, so that an engine which was overtaken writes nothing.
 
-A few records that need not wait for the disk are not worth the trip, and are committed on the loop: never where another
-engine is writing, nor for a while after the kernel has made such a commit wait.
+A few records that need not wait for the disk are not worth the trip, and are committed on the loop, see ``on_loop``:
+never where another engine is writing, nor for a while after the kernel has made such a commit wait.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import sqlite3
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from time import monotonic
 from typing import TypeVar
 
@@ -28,8 +28,10 @@ from asyncflow.stores.commit import HAS_PLAN, KEEP_PLAN, write
 from asyncflow.stores.database import Database
 from asyncflow.stores.errand import send_on_errand
 from asyncflow.stores.line import Append, Creation, Line, Release
+from asyncflow.stores.on_loop import OnLoop
 from asyncflow.stores.seal import seal_plan
 from asyncflow.stores.transactions import JointAppend, Kept, Overtaken, Result, commit
+from asyncflow.stores.wal_lock import Taken
 
 T = TypeVar("T")
 
@@ -57,13 +59,6 @@ _PAGE_BYTES = 4096
 # What any commit adds to the log.
 _COMMIT_BYTES = 2 * _PAGE_BYTES
 
-# What is not synced and no larger is committed on the loop, in 25 us; the trip to a thread and back adds 35 us.
-_BRIEF_ROWS = 4
-_BRIEF_BYTES = 32 << 10
-# Where the kernel makes whoever writes wait, as when the disk lags behind, commits go to the thread for a while.
-_BRIEF_SECONDS = 0.005
-_SLOW_FOR = 0.1
-
 _LEVELS = {True: "PRAGMA synchronous = FULL", False: "PRAGMA synchronous = NORMAL"}
 
 
@@ -88,9 +83,10 @@ class Writer:
         # Lives while there is something to do. It starts in the turn of the loop after the one that asks for it, so
         # what several runs append in one turn is one batch.
         self._working: asyncio.Task[None] | None = None
+        # Whether it is about to end, unless something more comes in.
+        self._is_looking = False
         self._is_synced: bool | None = None
-        # Until when nothing is committed on the loop.
-        self._slow_until = 0.0
+        self._on_loop = OnLoop(self._loop)
         # Roughly what the log has grown by since it was last copied.
         self._log_bytes = 0
 
@@ -99,7 +95,10 @@ class Writer:
     def append(
         self, line: Line, body: bytes, at: float, state: RunState, blobs: Mapping[str, bytes]
     ) -> asyncio.Future[None] | None:
-        """Take one record. Return None for a lazy run, else a future that is done once it is durable."""
+        """
+        Take one record. Return None where it lasts already, or the run is lazy, else a future that is done once it is
+        durable.
+        """
         if line.error is not None:
             return self._refused(line.refusal())
         size_bytes = len(body) + _APPEND_BYTES
@@ -107,14 +106,16 @@ class Writer:
             size_bytes += sum(map(len, blobs.values()))
         if size_bytes > _LARGEST_BYTES:
             return self._refused(self._too_large(line, size_bytes))
-        is_lazy = line.durability == "lazy" and self._pending_bytes < _BACKLOG_BYTES
-        waiter = None if is_lazy else self._loop.create_future()
         changed = None if state is line.state else state.value
-        append = Append(line, line.next, at, body, changed, blobs, size_bytes, waiter)
+        append = Append(line, line.next, at, body, changed, blobs, size_bytes)
         line.next += 1
         line.state = state
+        if self._is_to_commit_at_once(line) and self._commit_at_once([append], []):
+            return None if line.error is None else self._refused(line.refusal())
+        if line.durability != "lazy" or self._pending_bytes >= _BACKLOG_BYTES:
+            append.waiter = self._loop.create_future()
         self._put(append)
-        return waiter
+        return append.waiter
 
     def create(
         self,
@@ -135,7 +136,9 @@ class Writer:
             return self._refused(self._too_large(line, size_bytes))
         waiter: asyncio.Future[None] = self._loop.create_future()
         line.next = 1
-        self._put(Append(line, 0, at, body, None, blobs, size_bytes, waiter, Creation(new, plan, plan_again)))
+        append = Append(line, 0, at, body, None, blobs, size_bytes, waiter, Creation(new, plan, plan_again))
+        if not (self._is_to_commit_at_once(line) and self._commit_at_once([append], [])):
+            self._put(append)
         return waiter
 
     def append_with(
@@ -150,8 +153,10 @@ class Writer:
     def release(self, line: Line, heard: Sequence[int] = ()) -> asyncio.Future[None]:
         """Give a run up of which all is settled, and forget the requests that it has *heard*."""
         done: asyncio.Future[None] = self._loop.create_future()
-        self._releases.append(Release(line, heard, done))
-        self._begin()
+        release = Release(line, heard, done)
+        if not (self._is_to_commit_at_once(line) and self._commit_at_once([], [release])):
+            self._releases.append(release)
+            self._begin()
         return done
 
     async def settle(self, line: Line) -> None:
@@ -252,7 +257,9 @@ class Writer:
 
     async def _comes_more(self) -> bool:
         """Look once more behind those who have just been told: most of them append again in this turn of the loop."""
+        self._is_looking = True
         await asyncio.sleep(0)
+        self._is_looking = False
         return self._has_work
 
     def _take(self) -> list[Append]:
@@ -278,39 +285,74 @@ class Writer:
         return batch
 
     async def _commit(self, batch: list[Append], releases: list[Release]) -> None:
-        heard = [key for release in releases for key in release.heard]
-        lines = [release.line for release in releases]
         is_synced = any(append.line.durability == "full" for append in batch)
-        level = None if self._is_synced is is_synced else _LEVELS[is_synced]
-        # Nobody knows it if this fails.
-        self._is_synced = None
-        begun = monotonic()
         size_bytes = sum(append.size_bytes for append in batch)
-        is_brief = not is_synced and len(batch) + len(releases) <= _BRIEF_ROWS and size_bytes <= _BRIEF_BYTES
-        is_here = is_brief and begun >= self._slow_until
+        is_here = not is_synced and self._on_loop.is_brief(len(batch) + len(releases), size_bytes)
         call = self._database.call_here if is_here else self._database.call
+        begun = monotonic()
         try:
-            refused = await call(write, batch, lines, heard, self._owner, level)
+            refused = await call(write, *self._commission(batch, releases, is_synced))
         except (Exception, KeyboardInterrupt, SystemExit) as error:
-            # Whatever it was, nothing of the batch is in the file, and everybody in it must hear of that.
-            for append in batch:
-                self._fail(append, _as_store_error(error, self._path))
-            if batch:
-                # It may be no fault of theirs: they are tried once more, alone.
-                self._releases += releases
-                releases = []
-            for release in releases:
-                if not release.done.done():
-                    release.done.set_exception(_as_store_error(error, self._path))
+            self._lose(batch, releases, error)
             if not isinstance(error, Exception):
                 raise
             return
+        if is_here:
+            self._on_loop.took(monotonic() - begun)
         self._is_synced = is_synced
-        if is_here and (ended := monotonic()) - begun > _BRIEF_SECONDS:
-            self._slow_until = ended + _SLOW_FOR
+        self._keep(batch, releases, refused)
+
+    def _is_to_commit_at_once(self, line: Line) -> bool:
+        if line.durability != "process":
+            return False
+        is_busy = self._has_work or self._pending or self._log_bytes > CHECKPOINT_BYTES
+        is_idle = not is_busy and (self._working is None or self._is_looking)
+        return self._on_loop.is_due_at_once(line, is_idle=is_idle)
+
+    def _commit_at_once(self, batch: list[Append], releases: list[Release]) -> bool:
+        """Commit as part of this call, if nothing else is on its way, and return whether that is done."""
+        size_bytes = sum(append.size_bytes for append in batch)
+        if not self._on_loop.is_brief(1, size_bytes):
+            return False
+        begun = monotonic()
+        try:
+            refused = self._database.call_now(write, *self._commission(batch, releases, is_synced=False))
+        except Taken:
+            return False
+        except BaseException as error:
+            self._lose(batch, releases, error)
+            raise
+        self._on_loop.took(monotonic() - begun)
+        self._is_synced = False
+        self._keep(batch, releases, refused)
+        return True
+
+    def _commission(
+        self, batch: list[Append], releases: list[Release], is_synced: bool
+    ) -> tuple[list[Append], list[Line], list[int], int, str | None]:
+        """Return what ``write`` is to be told. At what level we sync nobody knows until that has worked."""
+        heard = [key for release in releases for key in release.heard]
+        level = None if self._is_synced is is_synced else _LEVELS[is_synced]
+        self._is_synced = None
+        return batch, [release.line for release in releases], heard, self._owner, level
+
+    def _lose(self, batch: list[Append], releases: list[Release], error: BaseException) -> None:
+        """Tell everybody in a batch that nothing of it is in the file, whatever the *error* was."""
+        for append in batch:
+            self._fail(append, _as_store_error(error, self._path))
+        if batch:
+            # It may be no fault of theirs: they are tried once more, alone.
+            self._releases += releases
+            releases = []
+        for release in releases:
+            if not release.done.done():
+                release.done.set_exception(_as_store_error(error, self._path))
+
+    def _keep(self, batch: list[Append], releases: list[Release], refused: Collection[Append]) -> None:
+        """Take note of a batch that is in the file, all but what is *refused*, and tell everybody in it."""
         # Each run's records lie together, so each run's last page is written anew.
         pages = len({append.line for append in batch}) + len(releases)
-        self._log_bytes += _COMMIT_BYTES + _PAGE_BYTES * pages + size_bytes
+        self._log_bytes += _COMMIT_BYTES + _PAGE_BYTES * pages + sum(append.size_bytes for append in batch)
         for append in batch:
             if refused and append in refused:
                 self._fail(append, self._refusal(append))

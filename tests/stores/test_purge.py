@@ -35,8 +35,8 @@ async def end(
     for number in range(1, records):
         await append(journal, number, blobs={digest_of(body): body for body in blobs} if number == 1 else None)
     pending = journal.append(note(records), {}, RunState.SUCCEEDED)
-    assert pending is not None
-    await pending
+    if pending is not None:
+        await pending
     await journal.release()
 
 

@@ -93,8 +93,8 @@ def test_a_record_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
             writer = store._writer
             assert writer is not None
             written = writer.append(journal._line, b"\xc1", 1.0, RunState.RUNNING, {})
-            assert written is not None
-            await written
+            if written is not None:
+                await written
             with pytest.raises(CorruptRecord, match=r"record 1 of run 'a' .* cannot be decoded"):
                 await journal.records()
 

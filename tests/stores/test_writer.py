@@ -16,6 +16,7 @@ from asyncflow.codec.records import digest_of
 from asyncflow.errors import StoreError
 from asyncflow.interfaces import NewRun
 from asyncflow.states import RunState
+from asyncflow.stores import on_loop as on_loop_module
 from asyncflow.stores import writer as writer_module
 from asyncflow.stores.sqlite import SqliteStore
 from asyncflow.stores.writer import CHECKPOINT_BYTES, Writer
@@ -70,7 +71,8 @@ def test_what_gathers_while_a_commit_runs_goes_into_the_next(tmp_path: Path) -> 
 
     async def main() -> None:
         async with opened(tmp_path / "runs.db") as store:
-            journals = await asyncio.gather(*[create(store, f"run-{which}") for which in range(100)])
+            starting = [create(store, f"run-{which}", durability="full") for which in range(100)]
+            journals = await asyncio.gather(*starting)
             heard = Heard(store)
             first = asyncio.ensure_future(append(journals[0], 1))
             await heard.inserting.wait()
@@ -103,7 +105,7 @@ def test_a_batch_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     async def main() -> None:
         async with opened(tmp_path / "runs.db") as store:
-            journal = await create(store, "a")
+            journal = await create(store, "a", durability="full")
             heard = Heard(store)
             waiting = [journal.append(note(number), {}, RunState.RUNNING) for number in range(1, 1001)]
             await asyncio.gather(*[each for each in waiting if each is not None])
@@ -279,7 +281,7 @@ def test_an_idle_writer_is_no_asyncio_task(tmp_path: Path) -> None:
 
     async def main() -> None:
         async with opened(tmp_path / "runs.db") as store:
-            journal = await create(store, "a")
+            journal = await create(store, "a", durability="full")
             pending = journal.append(note(1), {}, RunState.RUNNING)
             assert pending is not None
             assert asyncio.all_tasks() == {asyncio.current_task()}
@@ -336,7 +338,7 @@ def test_what_is_brief_is_committed_without_a_trip_to_the_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The trip costs twice what the commit does; what is synced or large makes it nevertheless."""
-    monkeypatch.setattr(writer_module, "_BRIEF_SECONDS", 3600.0)  # however busy this machine is
+    monkeypatch.setattr(on_loop_module, "_BRIEF_SECONDS", 3600.0)  # however busy this machine is
 
     async def main() -> None:
         async with opened(tmp_path / "runs.db") as store:
@@ -388,14 +390,14 @@ def test_after_a_commit_that_took_long_the_next_ones_leave_the_loop_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A kernel that makes writers wait, since the disk lags behind, must hold up a run and not the application."""
-    monkeypatch.setattr(writer_module, "_BRIEF_SECONDS", 3600.0)
-    monkeypatch.setattr(writer_module, "_SLOW_FOR", 3600.0)
+    monkeypatch.setattr(on_loop_module, "_BRIEF_SECONDS", 3600.0)
+    monkeypatch.setattr(on_loop_module, "_SLOW_FOR", 3600.0)
 
     async def main() -> None:
         async with opened(tmp_path / "runs.db") as store:
             journal = await create(store, "a")
             trips = Trips(store)
-            monkeypatch.setattr(writer_module, "_BRIEF_SECONDS", 0.0)
+            monkeypatch.setattr(on_loop_module, "_BRIEF_SECONDS", 0.0)
             await append(journal, 1)
             assert trips.count == 0
             await append(journal, 2)
@@ -404,12 +406,15 @@ def test_after_a_commit_that_took_long_the_next_ones_leave_the_loop_alone(
     asyncio.run(main())
 
 
-def test_an_interrupt_within_a_commit_leaves_nobody_waiting(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("durability", "heard"), [("process", KeyboardInterrupt), ("full", StoreError)])
+def test_an_interrupt_within_a_commit_leaves_nobody_waiting(
+    tmp_path: Path, durability: str, heard: type[BaseException]
+) -> None:
     """Python raises it wherever the main thread is, and whoever closes the engine then would wait for ever."""
     with asyncio.Runner() as runner:
         store = SqliteStore(tmp_path / "runs.db", codec=Codec())
         runner.run(store.open())
-        journal = runner.run(create(store, "a"))
+        journal = runner.run(create(store, "a", durability=durability))
         database = store._database
         assert database is not None
         connection = database._connection._conn
@@ -420,15 +425,18 @@ def test_an_interrupt_within_a_commit_leaves_nobody_waiting(tmp_path: Path) -> N
                 raise KeyboardInterrupt
             return execute(sql, *parameters)
 
+        async def over(written: asyncio.Task[None]) -> None:
+            await asyncio.wait([written], timeout=30)
+
         connection.execute = interrupted  # type: ignore[assignment,method-assign]
         written = runner.get_loop().create_task(append(journal, 1))
         with pytest.raises(KeyboardInterrupt):
-            runner.run(asyncio.wait_for(asyncio.shield(written), 30))
+            runner.run(over(written))
         connection.execute = execute  # type: ignore[method-assign]
         with pytest.raises(StoreError, match="could not be written, since that was interrupted: KeyboardInterrupt"):
             runner.run(append(journal, 2))
         runner.run(journal.release())
-        assert isinstance(written.exception(), StoreError)
+        assert isinstance(written.exception(), heard)
         assert runner.run(numbers(store, "a")) == [0]
         runner.run(store.close())
 
@@ -440,10 +448,98 @@ def test_as_many_runs_as_fit_begin_and_end_in_one_commit(tmp_path: Path) -> None
         async with opened(tmp_path / "runs.db") as store:
             store._plans.add("plan")  # so that they all come in the same turn of the loop
             heard = Heard(store)
-            journals = await asyncio.gather(*[create(store, f"run-{which}") for which in range(1024)])
+            journals = await asyncio.gather(
+                *[create(store, f"run-{which}", durability="full") for which in range(1024)]
+            )
             assert heard.inserts() == 1
             await asyncio.gather(*[journal.release() for journal in journals])
             assert heard.statements.count("COMMIT") == 2
             assert [info.owner for info in await store.runs()] == [None] * 1024
+
+    asyncio.run(main())
+
+
+# --- At once ----------------------------------------------------------------------------------------------------------
+
+
+def test_who_appends_alone_need_not_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To come back behind a commit of 25 us costs as much again; what several append is one commit all the same."""
+    monkeypatch.setattr(on_loop_module, "_BRIEF_SECONDS", 3600.0)  # however busy this machine is
+    monkeypatch.setattr(on_loop_module, "_AT_ONCE_SECONDS", 3600.0)
+    monkeypatch.setattr(on_loop_module, "_RECENT_SECONDS", 3600.0)
+
+    async def main() -> None:
+        async with opened(tmp_path / "runs.db") as store:
+            alone, heard = await create(store, "alone"), Heard(store)
+            for number in range(1, 5):
+                assert alone.append(note(number), {}, RunState.RUNNING) is None
+                stranger = sqlite3.connect(tmp_path / "runs.db")
+                assert stranger.execute("SELECT max(number) FROM records").fetchall() == [(number,)]
+                stranger.close()
+            assert heard.inserts() == 4
+
+            other = await create(store, "other")
+            before = heard.inserts()
+            waiting = [each.append(note(5), {}, RunState.RUNNING) for each in (alone, other, alone, other)]
+            assert None not in waiting
+            await asyncio.gather(*[each for each in waiting if each is not None])
+            assert heard.inserts() == before + 1
+
+            await alone.release()
+            assert other.append(note(7), {}, RunState.RUNNING) is None, "the one that is gone appends no more"
+
+    asyncio.run(main())
+
+
+def test_a_turn_of_the_loop_commits_at_once_for_a_while_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand short runs that are started in one turn must not keep the application waiting for all of them."""
+    monkeypatch.setattr(on_loop_module, "_BRIEF_SECONDS", 3600.0)
+
+    async def main() -> None:
+        async with opened(tmp_path / "runs.db") as store:
+            journal = await create(store, "a")
+            await asyncio.sleep(0)
+            monkeypatch.setattr(on_loop_module, "_AT_ONCE_SECONDS", 0.0)
+            waiting = journal.append(note(1), {}, RunState.RUNNING)
+            assert waiting is not None
+            await waiting
+            monkeypatch.setattr(on_loop_module, "_AT_ONCE_SECONDS", 3600.0)
+            await asyncio.sleep(0)
+            assert journal.append(note(2), {}, RunState.RUNNING) is None
+
+    asyncio.run(main())
+
+
+def test_what_fails_at_once_is_tried_as_any_other_and_never_after_a_failed_sync(tmp_path: Path) -> None:
+    """Nobody knows what the disk has once a sync has failed, and a second one would be called a success."""
+
+    async def main() -> None:
+        with pytest.raises(StoreError, match="fsync failed"):  # to be closed is refused too
+            async with opened(tmp_path / "runs.db") as store:
+                await fail(store)
+
+    async def fail(store: SqliteStore) -> None:
+        journal, database = await create(store, "a"), store._database
+        assert database is not None
+        connection = database._connection._conn
+        execute, codes = connection.execute, [sqlite3.SQLITE_FULL]
+
+        def failing(sql: str, *parameters: Any) -> Any:
+            if sql.startswith("INSERT INTO records") and codes:
+                error = sqlite3.OperationalError("made up")
+                error.sqlite_errorcode = codes.pop()
+                raise error
+            return execute(sql, *parameters)
+
+        connection.execute = failing  # type: ignore[assignment,method-assign]
+        waiting = journal.append(note(1), {}, RunState.RUNNING)
+        assert waiting is not None
+        await waiting
+        codes.append(sqlite3.SQLITE_IOERR_FSYNC)
+        with pytest.raises(StoreError, match="fsync failed"):
+            await append(journal, 2)
+        assert await numbers(store, "a") == [0, 1]
+        with pytest.raises(StoreError, match="fsync failed"):
+            await create(store, "b")
 
     asyncio.run(main())

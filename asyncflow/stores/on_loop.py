@@ -1,0 +1,66 @@
+"""
+Which commits are made on the loop, though it turns for nobody meanwhile: those that take less than the trip to the
+connection's thread would.
+
+What need not wait for the disk and is small is committed in 25 us; the trip there and back adds 35 us. Where nobody
+else has something to append it is committed at once, as part of the append: to come back behind it takes another turn
+of the loop and a future, 20 us more. Else what comes in within a turn makes one commit, which is cheaper for all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+
+from asyncflow.stores.line import Line
+
+_BRIEF_ROWS = 4
+_BRIEF_BYTES = 32 << 10
+# Where the kernel makes whoever writes wait, as when the disk lags behind, commits go to the thread for a while.
+_BRIEF_SECONDS = 0.005
+_SLOW_FOR = 0.1
+# Whoever has appended within this time is likely to append again.
+_RECENT_SECONDS = 0.001
+# For how long a turn of the loop may commit at once; what comes then is gathered, and the loop turns.
+_AT_ONCE_SECONDS = 0.004
+
+
+class OnLoop:
+    """What is known of the commits that one writer has made on the loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        # Until when nothing is committed on the loop.
+        self._slow_until = 0.0
+        # Who appended last, and when.
+        self._last: Line | None = None
+        self._last_at = 0.0
+        # Until when this turn of the loop commits at once, if it has begun to.
+        self._until: float | None = None
+
+    def is_brief(self, rows: int, size_bytes: int) -> bool:
+        """Whether a commit of so much, which need not wait for the disk, is made on the loop now."""
+        return rows <= _BRIEF_ROWS and size_bytes <= _BRIEF_BYTES and monotonic() >= self._slow_until
+
+    def is_due_at_once(self, line: Line, *, is_idle: bool) -> bool:
+        """
+        Whether what *line* appends now is to be committed at once: nobody else has appended just now, the writer
+        *is_idle*, and this turn of the loop has not been held for too long. Asked for each append.
+        """
+        now, last, last_at = monotonic(), self._last, self._last_at
+        self._last, self._last_at = line, now
+        is_alone = last is None or last is line or last.is_released or now - last_at > _RECENT_SECONDS
+        if not (is_alone and is_idle):
+            return False
+        if self._until is None:
+            self._until = now + _AT_ONCE_SECONDS
+            self._loop.call_soon(self._turned)
+        return now < self._until
+
+    def took(self, seconds: float) -> None:
+        """Take note of how long a commit has taken that was made on the loop."""
+        if seconds > _BRIEF_SECONDS:
+            self._slow_until = monotonic() + _SLOW_FOR
+
+    def _turned(self) -> None:
+        self._until = None
