@@ -57,10 +57,11 @@ class Alarms:
             self.later(("scope", scope), deadline, passed)
 
     def close(self) -> None:
-        """Let nothing ring any more."""
+        """Let nothing ring any more, and forget the desk: a run that is over is no cycle."""
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
+        del self._desk
 
     def __repr__(self) -> str:
         return f"<Alarms: {len(self._timers)} set>"

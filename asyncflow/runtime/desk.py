@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence, Sized
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from asyncflow import messages as m
 from asyncflow.interfaces import CoroutineExecutor
 from asyncflow.runtime.actor import Home
 from asyncflow.runtime.large import LargeValues
 from asyncflow.runtime.values import RunValues
-
-if TYPE_CHECKING:
-    from asyncflow.runtime.alarms import Alarms
 
 
 class Desk(Home, Protocol):
@@ -51,7 +48,10 @@ class Desk(Home, Protocol):
         """Have another turn soon, whatever the inbox holds."""
         ...
 
-    @property
-    def alarms(self) -> Alarms:
-        """The run's timers."""
+    def later(self, key: object, when: float, act: Callable[[], None]) -> None:
+        """Call *act* in a turn at *when*, POSIX seconds. One timer a key: a later one takes its place."""
+        ...
+
+    def watch_deadlines(self) -> None:
+        """Set timers for deadlines that have none."""
         ...

@@ -36,6 +36,7 @@ class Dispatcher:
     def __init__(self, desk: Desk, pools: Mapping[str, Pool]) -> None:
         self._desk = desk
         self._machine = desk.machine
+        self._large = desk.large
         self._pools = pools
         self._scope_pools: dict[int, Pool] = {}
         self.has_limits = bool(desk.machine.plan.has_limits or ENGINE in pools)
@@ -44,7 +45,6 @@ class Dispatcher:
         self.released: list[Claim] = []
         self._is_closed = False
         self._emptied: asyncio.Future[None] | None = None
-        self._loading: set[asyncio.Task[None]] = set()
         # Granted, and not yet an actor's: waiting for a turn or for values. Whoever ends the run gives them back.
         self._granted: set[Claim] = set()
         self._questions: Questions | None = None  # most runs have none to ask
@@ -112,8 +112,7 @@ class Dispatcher:
     def close(self) -> None:
         """Wait for nothing any more, and give back what is not held by a body."""
         self._is_closed = True
-        for loading in self._loading:
-            loading.cancel()
+        self._large.close()
         if self._questions is not None:
             self._questions.close()
         if self.has_limits:
@@ -124,7 +123,7 @@ class Dispatcher:
                 permits.serve(claim.pools)
             self._granted.clear()
             self.released.clear()
-        if not (self.actors or self._loading or self.is_asking):
+        if not (self.actors or self._large.loading or self.is_asking):
             # Nobody is left who would report. So what is over is freed at once, and need not wait for the garbage
             # collector, which would take a sixth of a short run's time.
             self._questions = None
@@ -137,8 +136,8 @@ class Dispatcher:
                 self.gone(actor)  # its order was never given
             else:
                 actor.cancel("suspend")
-        if self._loading:
-            await asyncio.wait(self._loading)
+        if loading := self._large.loading:
+            await asyncio.wait(loading)
         if self.actors or self.is_asking:
             self._emptied = asyncio.get_running_loop().create_future()
             await asyncio.wait([self._emptied], timeout=timeout)
@@ -185,7 +184,7 @@ class Dispatcher:
 
     def _on_start(self, command: m.Start) -> None:
         if command.not_before is not None and command.not_before > self._desk.clock.now():
-            self._desk.alarms.later(command.task, command.not_before, lambda: self._ask(command.task, command.attempt))
+            self._desk.later(command.task, command.not_before, lambda: self._ask(command.task, command.attempt))
         elif self.has_limits:
             self._ask(command.task, command.attempt)
         else:
@@ -193,7 +192,7 @@ class Dispatcher:
 
     def _on_revert(self, command: m.Revert) -> None:
         if command.not_before is not None and command.not_before > self._desk.clock.now():
-            self._desk.alarms.later(
+            self._desk.later(
                 command.task, command.not_before, lambda: self._ask(command.task, command.attempt, is_revert=True)
             )
         elif self.has_limits:
@@ -449,7 +448,7 @@ class Dispatcher:
         timeout = self._machine.plan.scopes[command.scope].timeout
         assert timeout is not None
         self._desk.take(m.ScopeStarted(command.scope, self._desk.clock.now() + timeout))
-        self._desk.alarms.watch_deadlines()
+        self._desk.watch_deadlines()
 
     def _on_suspend(self, command: m.Suspend) -> None:
         self._desk.take(m.RunSuspended())
@@ -464,26 +463,10 @@ class Dispatcher:
         Return whether a value of *tasks*, or one that the controller of one of *scopes* gave, is not in memory; *again*
         is then called in the turn after it is.
         """
-        if not self._desk.keeps_bytes or not self._desk.large.missing(tasks, scopes):
+        if not self._desk.keeps_bytes or not self._large.missing(tasks, scopes):
             return False
-        loading = asyncio.get_running_loop().create_task(self._load(tasks, again, scopes))
-        self._loading.add(loading)
-        loading.add_done_callback(self._loading.discard)
+        self._large.load_for(tasks, scopes, self._desk.note, again)
         return True
-
-    async def _load(self, tasks: list[int], again: Callable[[], None], scopes: tuple[int, ...]) -> None:
-        broken: Exception | None = None
-        try:
-            await self._desk.large.load(tasks, scopes)
-        except Exception as error:
-            broken = error
-
-        def go_on() -> None:
-            if broken is not None:
-                raise broken  # in the supervisor, whose run stops where it stands
-            again()
-
-        self._desk.note(go_on)
 
     def _loaded(self, task: int, attempt: int, claim: Claim | None, is_revert: bool) -> None:
         if self._machine.wants(task, attempt, is_revert=is_revert):

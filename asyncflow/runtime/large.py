@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
 
 from asyncflow import messages as m
 from asyncflow.interfaces import Journal
@@ -17,7 +18,7 @@ UNFINISHED = frozenset({PENDING, RUNNING, WAITING})
 class LargeValues:
     """Which values of a run are in memory, and which must be fetched before they can be read."""
 
-    __slots__ = ("_journal", "_machine", "_readers", "_values")
+    __slots__ = ("_journal", "_machine", "_readers", "_values", "loading")
 
     def __init__(self, machine: RunMachine, values: RunValues, journal: Journal) -> None:
         self._machine = machine
@@ -25,6 +26,8 @@ class LargeValues:
         self._journal = journal
         # Task with a large value to the tasks that read it and have not ended.
         self._readers: dict[int, set[int]] = {}
+        # What fetches values that somebody waits for.
+        self.loading: set[asyncio.Task[None]] = set()
 
     def missing(self, tasks: Iterable[int], scopes: Iterable[int] = ()) -> list[Sealed]:
         """
@@ -49,6 +52,38 @@ class LargeValues:
                 value = self._machine.values[task]
                 if type(value) is Sealed and value.blob and (readers := self._readers_of(task)):
                     self._readers[task] = readers
+
+    def load_for(
+        self,
+        tasks: Iterable[int],
+        scopes: Iterable[int],
+        note: Callable[[Callable[[], None]], None],
+        again: Callable[[], None],
+    ) -> None:
+        """Have *again* called by way of *note* once all that is there, or what stops that raised in its place."""
+
+        async def load() -> None:
+            broken: Exception | None = None
+            try:
+                await self.load(tasks, scopes)
+            except Exception as error:
+                broken = error
+
+            def go_on() -> None:
+                if broken is not None:
+                    raise broken  # in the supervisor, whose run stops where it stands
+                again()
+
+            note(go_on)
+
+        loading = asyncio.get_running_loop().create_task(load())
+        self.loading.add(loading)
+        loading.add_done_callback(self.loading.discard)
+
+    def close(self) -> None:
+        """Wait for nothing any more."""
+        for loading in self.loading:
+            loading.cancel()
 
     def blobs_of(self, events: Sequence[m.Event]) -> dict[str, bytes]:
         """Return the large values among *events*, which the journal keeps beside the record, by digest."""

@@ -38,7 +38,8 @@ def sprint(
     *actors* are those whose body has not ended; a body that waits makes its actor one of them. *loop* runs coroutine
     functions. Return the task whose inputs could not be read, and why, if there is one.
     """
-    machine, run_values, at_hand, now = desk.machine, desk.values, desk.values.at_hand(), loop.now
+    machine, run_values, now = desk.machine, desk.values, loop.now
+    at_hand = None if desk.keeps_bytes else run_values.at_hand()
     tasks, bindings, attempts = machine.plan.tasks, machine.plan.bindings, machine.attempts
     executions, lost, options = machine.executions, machine.lost, dict(loop.options)
     names, is_flat, contextvars = machine.plan.names, len(machine.plan.scopes) == 1, desk.context

@@ -94,13 +94,7 @@ class Supervisor:
         self.cancel_grace = environment.cancel_grace
         self.grace = environment.grace
         self.watching = environment.announcer.subscriptions
-        self.values = RunValues(
-            machine,
-            codec,
-            environment.resources,
-            keeps_bytes=environment.keeps_bytes,
-            hands_on_copies=environment.hands_on_copies,
-        )
+        self.values = RunValues(machine, codec, environment.resources, hands_on_copies=environment.hands_on_copies)
         self.inbox: Inbox[m.Event | _Note] = Inbox(self._loop)
         # An actor's event always goes through the inbox, also from inside an eager start.
         self.report: Callable[[m.Event], None] = self.inbox.send_nowait
@@ -121,9 +115,8 @@ class Supervisor:
         # What actors call when their body is gone, or left behind.
         self.gone, self.lingers = self._dispatcher.gone, self._dispatcher.lingers
         self.returns = self._dispatcher.returns
-        # Made when there is one to be set, and when there is somebody to be told.
-        self._alarms: Alarms | None = None
-        self._narrator: Narrator | None = None
+        self._alarms = Alarms(self)  # pyright: ignore[reportArgumentType]
+        self._narrator: Narrator | None = None  # made when there is somebody to be told
         self._is_over = False
         self._rest_at = 0.0  # when the loop is to have its turn, by its own clock
         self.stepper: Stepper | None = None
@@ -247,7 +240,7 @@ class Supervisor:
                 self.take(event)
             self.values.load_inputs()
             if self.machine.deadline is not None or self.machine.scope_deadlines:
-                self.alarms.watch_deadlines()
+                self.watch_deadlines()
             await self._turns()
         except asyncio.CancelledError:
             await self._go_down()
@@ -395,7 +388,7 @@ class Supervisor:
         """Have bodies stopped when the grace is over, unless an earlier suspend stops them before that."""
         until = self.clock.now() + self.grace
         self._grace_until = until if self._grace_until is None else min(self._grace_until, until)
-        self.alarms.later("grace", self._grace_until, self._dispatcher.stop_bodies)
+        self.later("grace", self._grace_until, self._dispatcher.stop_bodies)
 
     # --- What the dispatcher calls (its Desk) -------------------------------------------------------------------------
 
@@ -416,12 +409,13 @@ class Supervisor:
         """Have another turn soon, whatever the inbox holds."""
         self.inbox.wake()
 
-    @property
-    def alarms(self) -> Alarms:
-        """The run's timers."""
-        if self._alarms is None:
-            self._alarms = Alarms(self)  # pyright: ignore[reportArgumentType]
-        return self._alarms
+    def later(self, key: object, when: float, act: Callable[[], None]) -> None:
+        """Call *act* in a turn at *when*, POSIX seconds. One timer a key: a later one takes its place."""
+        self._alarms.later(key, when, act)
+
+    def watch_deadlines(self) -> None:
+        """Set timers for deadlines that have none."""
+        self._alarms.watch_deadlines()
 
     async def _commit(self) -> None:
         """Take what the journal recorded of transactions, each with what its function wrote."""
@@ -495,9 +489,7 @@ class Supervisor:
 
     def _finish(self) -> None:
         self._is_over = True
-        if self._alarms is not None:
-            self._alarms.close()
-            self._alarms = None
+        self._alarms.close()
         self._dispatcher.close()
         self.inbox.close()
         for callback in self.on_over:

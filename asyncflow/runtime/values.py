@@ -25,7 +25,7 @@ class RunValues:
     decoded the first time that someone reads it.
     """
 
-    __slots__ = ("_codec", "_keeps_bytes", "_machine", "_resources", "hands_on_copies", "inputs", "shadows")
+    __slots__ = ("_codec", "_machine", "_resources", "hands_on_copies", "inputs", "shadows")
 
     def __init__(
         self,
@@ -33,10 +33,8 @@ class RunValues:
         codec: Codec,
         resources: Mapping[str, Any],
         *,
-        keeps_bytes: bool,
         hands_on_copies: bool,
     ) -> None:
-        self._keeps_bytes = keeps_bytes
         self._machine = machine
         self._codec = codec
         self._resources = resources
@@ -78,8 +76,8 @@ class RunValues:
         return self.open(value)
 
     def at_hand(self) -> list[Any] | None:
-        """Return task to value where each is the object itself, as in memory; None where one may have to be opened."""
-        return None if self._keeps_bytes or self.shadows else self._machine.values
+        """Return task to value of a run in memory, where each is the object itself; None where an input shadows one."""
+        return None if self.shadows else self._machine.values
 
     def whole(self, tasks: Iterable[int]) -> list[Any] | None:
         """Return what *tasks* returned, or None where something of that must be fetched, decoded or copied first."""

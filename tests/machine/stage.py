@@ -92,7 +92,7 @@ class Stage:
                     self._count(event)
         else:
             self.machine = RunMachine(self.plan)
-        self.values = RunValues(self.machine, Codec(), {}, keeps_bytes=False, hands_on_copies=False)
+        self.values = RunValues(self.machine, Codec(), {}, hands_on_copies=False)
         self._starts: list[m.Start | m.Revert] = []
         self._flying: dict[int, bool] = {}  # task to whether it was told to stop
         self._answered = False  # whether anything has happened since ``due`` was asked last

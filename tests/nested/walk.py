@@ -66,7 +66,7 @@ class Walk:
             self.crash()
 
     def _values(self) -> RunValues:
-        values: Any = RunValues(self.machine, None, {}, keeps_bytes=False, hands_on_copies=False)  # type: ignore[arg-type]
+        values: Any = RunValues(self.machine, None, {}, hands_on_copies=False)  # type: ignore[arg-type]
         return values
 
     def tell(self, *events: m.Event) -> None:

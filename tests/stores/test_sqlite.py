@@ -717,7 +717,7 @@ def test_a_run_that_could_not_be_given_up_can_be_taken_up_again(tmp_path: Path) 
 
     async def main() -> None:
         async with opened(tmp_path / "runs.db") as store:
-            journal = await create(store, "r")
+            journal = await create(store, "r", durability="full")
             failing = Failing(store, 1)
             with pytest.raises(StoreError, match="the disk reports an error"):
                 await journal.release()

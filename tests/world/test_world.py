@@ -202,7 +202,7 @@ def test_the_dead_do_not_tidy_up() -> None:
             finally:
                 tidied.append("tidied")
 
-    with World(linear("tidy", Tidy()), {}, Case(0, (("await", 25),))) as world:
+    with World(linear("tidy", Tidy()), {}, Case(0, (("await", 9),))) as world:
         assert world.run().lives == 2
         assert tidied == ["tidied"]
 
