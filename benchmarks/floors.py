@@ -75,7 +75,7 @@ class ByHand:
 
     async def run(self) -> Any:
         """Do the work, and return the value of the last task."""
-        before, database = self._shape.before, self._database
+        before, seconds, database = self._shape.before, self._shape.seconds, self._database
         self._runs += 1
         run = self._runs
         values: list[Any] = [None] * len(before)
@@ -85,6 +85,8 @@ class ByHand:
         async with asyncio.TaskGroup() as group:
 
             async def work(task: int) -> None:
+                if seconds:
+                    await asyncio.sleep(seconds[task])
                 values[task] = await trivial(*[values[one] for one in before[task]])
                 if database is not None:
                     database.execute("INSERT INTO done VALUES (?, ?, ?)", (run, task, repr(values[task])))

@@ -38,10 +38,10 @@ from asyncflow.states import RunState
 
 log = logging.getLogger("asyncflow.run")
 
-EVENTS_A_TURN = 1_000
+EVENTS_A_TURN = 500
 STARTS_BETWEEN_LOOKS = 16
 """How many bodies are started between two looks at the clock."""
-SECONDS_A_TURN = 0.004
+SECONDS_A_TURN = 0.002
 """A turn is cut here, so that a wide flow of tiny tasks never starves the application."""
 
 
