@@ -148,7 +148,8 @@ class Dispatcher:
         """Forget *actor*; its permits are given back in the next turn, after its ending has been applied."""
         if self.actors.get(actor.task) is actor:
             del self.actors[actor.task]
-            self._look_whether_empty()
+            if self._emptied is not None:
+                self._look_whether_empty()
         if actor.claim is not None:
             self._give_back(actor.claim)
             actor.claim = None

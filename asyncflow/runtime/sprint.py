@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from asyncflow import messages as m
@@ -71,7 +72,7 @@ def sprint(
             actor = Actor(desk, task, declared, attempts[task])
             if executions or lost:
                 actor.execution, actor.recovered = executions.get(task, 0) + 1, bool(lost.get(task))
-            if declared.plain == "loop" and not actors:
+            if declared.plain == "loop" and task not in actors:
                 # What call_body does with most bodies, without the call: 0.15 us of 2.
                 options["name"] = names[task] if is_flat else actor.path
                 options["context"] = contextvars.copy()
@@ -121,14 +122,14 @@ def call_body(
 
 def _goes_on(actor: Actor, actors: dict[int, Actor], loop: CoroutineExecutor, work: asyncio.Task[Any]) -> Any:
     """Make *actor* known, whose body waits for something."""
-
-    def never_begun() -> None:
-        if actor.work is not None:  # else the body had come to its end, and cancelled itself on the way
-            actor.attempt_ended(None, asyncio.CancelledError())
-
-    actor.work = loop.going_on(work, never_begun)
+    actor.work = loop.going_on(work, partial(_never_begun, actor))
     actors[actor.task] = actor
     return UNDER_WAY
+
+
+def _never_begun(actor: Actor) -> None:
+    if actor.work is not None:  # else the body had come to its end, and cancelled itself on the way
+        actor.attempt_ended(None, asyncio.CancelledError())
 
 
 async def _run(actor: Actor, body: Callable[..., Any], args: list[Any], kwargs: Mapping[str, Any]) -> None:
