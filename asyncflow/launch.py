@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Mapping
 from contextvars import copy_context
+from types import NoneType
 from typing import Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
@@ -19,6 +20,8 @@ from asyncflow.errors import (
     InputError,
     PlanChanged,
     RunBusy,
+    RunCancelled,
+    RunFailed,
     RunSuspended,
     RunUnfinished,
     StoreError,
@@ -44,6 +47,8 @@ from asyncflow.runtime.supervisor import Supervisor
 from asyncflow.states import RunState
 
 log = logging.getLogger("asyncflow")
+
+_CAME_TO = (NoneType, RunFailed, RunCancelled, RunSuspended)
 
 OBSERVERS_MAY_TAKE = 1.0
 """Seconds that the end of a run waits for observers to have seen it."""
@@ -228,7 +233,10 @@ class Launcher:
                 if self.environment.announcer.subscriptions:
                     await self.environment.announcer.wait_idle(OBSERVERS_MAY_TAKE)
         except Exception as unreleased:
-            if error is None and supervisor.machine.phase.is_ended and isinstance(unreleased, StoreError):
+            if journal.lags and isinstance(unreleased, StoreError) and isinstance(error, _CAME_TO):
+                # Whatever the run came to, the journal may not have it, and a resume comes to it again.
+                unreleased.__cause__, error = error, unreleased
+            elif error is None and supervisor.machine.phase.is_ended and isinstance(unreleased, StoreError):
                 # Its end is on record; that the run cannot be given up is the next one's trouble, not its caller's.
                 log.warning("run %r has ended and could not be given up: %s", supervisor.run_id, unreleased)
             else:

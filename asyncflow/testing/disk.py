@@ -193,7 +193,6 @@ class SimulatedJournal:
     """A run's journal on a simulated disk."""
 
     grows = False
-    lags = False
 
     def __init__(self, store: SimulatedStore, file: _File) -> None:
         self.run_id = file.new.run_id
@@ -201,6 +200,11 @@ class SimulatedJournal:
         self._file = file
         self._error: StoreError | None = None
         self._last: asyncio.Future[None] | None = None
+
+    @property
+    def lags(self) -> bool:
+        """Whether the run may be ahead of what the disk has of it."""
+        return self._file.new.durability == "lazy"
 
     @property
     def declared(self) -> Any:

@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 
 from asyncflow import messages as m
+from asyncflow.errors import StoreError
 from asyncflow.graph.controller import ForEach, Times
 from asyncflow.graph.flow import Flow
 from asyncflow.graph.pattern import graph, linear, unordered
 from asyncflow.graph.policy import Exponential, Retry
 from asyncflow.graph.task import Task
+from asyncflow.states import RunState
 from asyncflow.testing import Case, Deadlock, Disk, Ending, World, WorldEngine, check_invariants, run_virtual
 from tests.nested.trees import chance
 
@@ -94,7 +96,8 @@ def world_of(seed: int) -> World:
     crashes = tuple((rng.choice(kinds), rng.randint(1, 60)) for _ in range(rng.choice((0, 1, 2, 3))))
     cancel = rng.randint(1, 120) if rng.random() < 0.3 else None
     fault = (rng.randint(1, 8), rng.choice(("write", "sync", "full"))) if rng.random() < 0.3 else None
-    return World(flow, {}, Case(seed, crashes, cancel, fault), concurrency=rng.choice((None, None, 1, 2)))
+    concurrency, durability = rng.choice((None, None, 1, 2)), rng.choice(("full", "lazy"))
+    return World(flow, {}, Case(seed, crashes, cancel, fault), concurrency=concurrency, durability=durability)
 
 
 def go(seed: int) -> bytes:
@@ -246,4 +249,29 @@ def test_a_disk_forgets_a_run_that_is_purged() -> None:
             assert await engine._store.beat() == []
 
     run_virtual(main())
+    disk.close()
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_a_lazy_run_whose_end_could_not_be_written_says_so(is_cancelled: bool) -> None:
+    """It goes ahead of its records; were its value given all the same, a resume would do again what was called done."""
+    disk = Disk(fault=(2, "full"))
+
+    async def main() -> None:
+        async with WorldEngine(disk, durability="lazy") as engine:
+            run = await engine.start(slow_pair(), run_id="r")
+            if is_cancelled:
+                run.cancel("no more")
+            with pytest.raises(StoreError, match="disk is full"):
+                await run
+            assert (await engine.runs())[0].state is RunState.INTERRUPTED
+
+    run_virtual(main())
+    disk.restart()
+
+    async def again() -> None:
+        async with WorldEngine(disk) as engine:
+            assert await engine.resume("r", slow_pair()) == {"first": "first", "second": "second"}
+
+    run_virtual(again())
     disk.close()
