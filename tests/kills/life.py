@@ -59,7 +59,10 @@ def _watch_writer(stage: Stage) -> None:
     def watch(self: Writer, line: Any, *args: Any) -> Any:
         number = line.next
         kept = append(self, line, *args)
-        if kept is not None:
+        if kept is None:
+            if line.durability != "lazy":
+                note(line, number)
+        else:
             kept.add_done_callback(lambda done: done.cancelled() or done.exception() or note(line, number))
         return kept
 
