@@ -442,8 +442,8 @@ class Supervisor:
     def _append(self) -> Coroutine[Any, Any, None] | None:
         """Put this turn's events on record; return what waits until that is durable, or None where it is already."""
         events, self._events = self._events, []
-        riders = self._riders.take()
-        whole = events + riders if riders else events
+        riders = self._riders.take() if self._riders.waiting else ()
+        whole = [*events, *riders] if riders else events
         blobs = self.large.blobs_of(whole) if self.keeps_bytes else {}
         at, self._events_at = self._events_at or self.clock.now(), None
         # Append first: a crash may lose a command, never the event behind it.

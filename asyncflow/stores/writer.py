@@ -110,7 +110,7 @@ class Writer:
         append = Append(line, line.next, at, body, changed, blobs, size_bytes)
         line.next += 1
         line.state = state
-        if self._is_to_commit_at_once(line) and self._commit_at_once([append], []):
+        if self._is_to_commit_at_once(line) and self._commit_at_once([append], [], size_bytes):
             return None if line.error is None else self._refused(line.refusal())
         if line.durability != "lazy" or self._pending_bytes >= _BACKLOG_BYTES:
             append.waiter = self._loop.create_future()
@@ -137,7 +137,7 @@ class Writer:
         waiter: asyncio.Future[None] = self._loop.create_future()
         line.next = 1
         append = Append(line, 0, at, body, None, blobs, size_bytes, waiter, Creation(new, plan, plan_again))
-        if not (self._is_to_commit_at_once(line) and self._commit_at_once([append], [])):
+        if not (self._is_to_commit_at_once(line) and self._commit_at_once([append], [], size_bytes)):
             self._put(append)
         return waiter
 
@@ -154,7 +154,7 @@ class Writer:
         """Give a run up of which all is settled, and forget the requests that it has *heard*."""
         done: asyncio.Future[None] = self._loop.create_future()
         release = Release(line, heard, done)
-        if not (self._is_to_commit_at_once(line) and self._commit_at_once([], [release])):
+        if not (self._is_to_commit_at_once(line) and self._commit_at_once([], [release], 0)):
             self._releases.append(release)
             self._begin()
         return done
@@ -300,7 +300,7 @@ class Writer:
         if is_here:
             self._on_loop.took(monotonic() - begun)
         self._is_synced = is_synced
-        self._keep(batch, releases, refused)
+        self._keep(batch, releases, refused, size_bytes)
 
     def _is_to_commit_at_once(self, line: Line) -> bool:
         if line.durability != "process":
@@ -309,9 +309,8 @@ class Writer:
         is_idle = not is_busy and (self._working is None or self._is_looking)
         return self._on_loop.is_due_at_once(line, is_idle=is_idle)
 
-    def _commit_at_once(self, batch: list[Append], releases: list[Release]) -> bool:
+    def _commit_at_once(self, batch: list[Append], releases: list[Release], size_bytes: int) -> bool:
         """Commit as part of this call, if nothing else is on its way, and return whether that is done."""
-        size_bytes = sum(append.size_bytes for append in batch)
         if not self._on_loop.is_brief(1, size_bytes):
             return False
         begun = monotonic()
@@ -324,7 +323,7 @@ class Writer:
             raise
         self._on_loop.took(monotonic() - begun)
         self._is_synced = False
-        self._keep(batch, releases, refused)
+        self._keep(batch, releases, refused, size_bytes)
         return True
 
     def _commission(
@@ -348,11 +347,11 @@ class Writer:
             if not release.done.done():
                 release.done.set_exception(_as_store_error(error, self._path))
 
-    def _keep(self, batch: list[Append], releases: list[Release], refused: Collection[Append]) -> None:
+    def _keep(self, batch: list[Append], releases: list[Release], refused: Collection[Append], size_bytes: int) -> None:
         """Take note of a batch that is in the file, all but what is *refused*, and tell everybody in it."""
         # Each run's records lie together, so each run's last page is written anew.
         pages = len({append.line for append in batch}) + len(releases)
-        self._log_bytes += _COMMIT_BYTES + _PAGE_BYTES * pages + sum(append.size_bytes for append in batch)
+        self._log_bytes += _COMMIT_BYTES + _PAGE_BYTES * pages + size_bytes
         for append in batch:
             if refused and append in refused:
                 self._fail(append, self._refusal(append))
