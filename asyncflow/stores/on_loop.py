@@ -10,7 +10,6 @@ of the loop and a future, 20 us more. Else what comes in within a turn makes one
 from __future__ import annotations
 
 import asyncio
-from time import monotonic
 
 from asyncflow.stores.line import Line
 
@@ -40,14 +39,14 @@ class OnLoop:
 
     def is_brief(self, rows: int, size_bytes: int) -> bool:
         """Whether a commit of so much, which need not wait for the disk, is made on the loop now."""
-        return rows <= _BRIEF_ROWS and size_bytes <= _BRIEF_BYTES and monotonic() >= self._slow_until
+        return rows <= _BRIEF_ROWS and size_bytes <= _BRIEF_BYTES and self._loop.time() >= self._slow_until
 
     def is_due_at_once(self, line: Line, *, is_idle: bool) -> bool:
         """
         Whether what *line* appends now is to be committed at once: nobody else has appended just now, the writer
         *is_idle*, and this turn of the loop has not been held for too long. Asked for each append.
         """
-        now, last, last_at = monotonic(), self._last, self._last_at
+        now, last, last_at = self._loop.time(), self._last, self._last_at
         self._last, self._last_at = line, now
         is_alone = last is None or last is line or last.is_released or now - last_at > _RECENT_SECONDS
         if not (is_alone and is_idle):
@@ -60,7 +59,7 @@ class OnLoop:
     def took(self, seconds: float) -> None:
         """Take note of how long a commit has taken that was made on the loop."""
         if seconds > _BRIEF_SECONDS:
-            self._slow_until = monotonic() + _SLOW_FOR
+            self._slow_until = self._loop.time() + _SLOW_FOR
 
     def _turned(self) -> None:
         self._until = None

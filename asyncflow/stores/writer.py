@@ -16,7 +16,6 @@ import contextlib
 import sqlite3
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from time import monotonic
 from typing import TypeVar
 
 from asyncflow.errors import AsyncflowError, RunExists, RunOvertaken, StoreError
@@ -289,7 +288,7 @@ class Writer:
         size_bytes = sum(append.size_bytes for append in batch)
         is_here = not is_synced and self._on_loop.is_brief(len(batch) + len(releases), size_bytes)
         call = self._database.call_here if is_here else self._database.call
-        begun = monotonic()
+        begun = self._loop.time()
         try:
             refused = await call(write, *self._commission(batch, releases, is_synced))
         except (Exception, KeyboardInterrupt, SystemExit) as error:
@@ -298,7 +297,7 @@ class Writer:
                 raise
             return
         if is_here:
-            self._on_loop.took(monotonic() - begun)
+            self._on_loop.took(self._loop.time() - begun)
         self._is_synced = is_synced
         self._keep(batch, releases, refused, size_bytes)
 
@@ -313,7 +312,7 @@ class Writer:
         """Commit as part of this call, if nothing else is on its way, and return whether that is done."""
         if not self._on_loop.is_brief(1, size_bytes):
             return False
-        begun = monotonic()
+        begun = self._loop.time()
         try:
             refused = self._database.call_now(write, *self._commission(batch, releases, is_synced=False))
         except Taken:
@@ -321,7 +320,7 @@ class Writer:
         except BaseException as error:
             self._lose(batch, releases, error)
             raise
-        self._on_loop.took(monotonic() - begun)
+        self._on_loop.took(self._loop.time() - begun)
         self._is_synced = False
         self._keep(batch, releases, refused, size_bytes)
         return True
