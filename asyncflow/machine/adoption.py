@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from typing import Any
 
 from asyncflow.graph.plan import ROOT, Plan
@@ -48,7 +47,7 @@ class Adoption(Choices):
         states, attempts, started, values = self.states, self.attempts, self.started, self.values
         size = self.plan.size
         self.states, self.attempts, self.values = bytearray(size), [0] * size, [NO_VALUE] * size
-        self.started = array("I", bytes(4 * size))
+        self.started = [0] * size
         for task, new in moved.items():
             self.states[new], self.attempts[new], self.values[new] = states[task], attempts[task], values[task]
             self.started[new] = started[task]

@@ -87,7 +87,8 @@ class Calm(Ledger):
         """
         states, attempts, started, values = self.states, self.attempts, self.started, self.values
         waiting_for, successors, size = self._waiting_for, self.plan.successors, len(self.states)
-        line, ready, starts, done = self.line, self.ready, self._starts, 0
+        line, ready, starts, done, settled = self.line, self.ready, self._starts, 0, 0
+        put, attempt_started, attempt_succeeded = page.append, m.AttemptStarted, m.AttemptSucceeded
         try:
             while True:
                 if line:
@@ -110,7 +111,7 @@ class Calm(Ledger):
                     starts += 1
                     started[task] = starts
                 place = len(page)
-                page.append(m.AttemptStarted(task, attempt))
+                put(attempt_started(task, attempt))
                 yield task
                 value = answer[0]
                 if value is NOT_STARTED:
@@ -134,8 +135,8 @@ class Calm(Ledger):
                 else:
                     states[task] = SUCCEEDED
                     values[task] = value
-                    page.append(m.AttemptSucceeded(task, value))
-                    self._left -= 1
+                    put(attempt_succeeded(task, value))
+                    settled += 1
                     for after in successors[task]:
                         left = waiting_for[after] - 1
                         waiting_for[after] = left
@@ -146,6 +147,7 @@ class Calm(Ledger):
                                 self._settle(after)
         finally:
             self._starts = starts
+            self._left -= settled
             self.tally.attempts += done
 
     def calm_down(self) -> None:

@@ -7,7 +7,6 @@ attempt is in a dictionary that is empty in most runs.
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterator
 from typing import Any
 
@@ -145,7 +144,7 @@ class Ledger:
         self.states = bytearray(size)
         self.attempts = [0] * size
         self.values: list[Any] = [NO_VALUE] * size
-        self.started = array("I", bytes(4 * size))
+        self.started = [0] * size
         self.ready: list[int] = []
         self.line: list[int] = []
         self.bodies = 0

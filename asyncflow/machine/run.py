@@ -206,7 +206,7 @@ class RunMachine(Intake):
             "states": bytes(self.states),
             "attempts": list(self.attempts),
             "valued": [value is not NO_VALUE for value in self.values],
-            "started": self.started.tolist(),
+            "started": list(self.started),
             "waiting_for": list(self._waiting_for),
             "outcomes": {task: repr(outcome) for task, outcome in self.outcomes.items()},
             "failures": list(self.failures),
