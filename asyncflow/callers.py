@@ -9,7 +9,7 @@ from typing import Any
 
 from asyncflow.executors.loop import begin
 from asyncflow.runtime.handle import Run
-from asyncflow.runtime.shelter import outlast, see_through
+from asyncflow.runtime.shelter import outlast, see_through, until_done
 from asyncflow.states import RunState
 
 
@@ -45,13 +45,12 @@ class Callers:
 
     async def attend(self, run: Run[Any], policy: str) -> Any:
         """Wait for a run that belongs to the caller, and see to it when the caller is cancelled."""
-        if run.ending.done():
-            return run.ending.result()
         try:
-            return await run
+            await until_done(run.ending)
         except asyncio.CancelledError as cancelled:
             await self._abandoned_by_caller(run, policy, cancelled)
             raise
+        return run.ending.result()
 
     async def _abandoned_by_caller(self, run: Run[Any], policy: str, cancelled: asyncio.CancelledError) -> None:
         ending, supervisor = run.ending, run.supervisor

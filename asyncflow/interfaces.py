@@ -101,7 +101,7 @@ class Journal(Protocol):
         Add *record* behind all that came before, keep *blobs* (digest to bytes), and remember *state* for listings.
 
         Returns None where the record already lasts as long as this run's durability promises; otherwise an awaitable
-        that is done once it does. Appends of one journal become durable in order. Never blocks the loop.
+        that is done once it does. Appends of one journal become durable in order. Never has the loop wait for a disk.
 
         Raises (here, or from the awaitable):
             RunOvertaken: Another engine has claimed the run, or it was given up; nothing was written.
