@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from contextvars import copy_context
 from typing import Any
 
 from asyncflow.executors.loop import begin
@@ -32,7 +31,7 @@ class Callers:
         """Wait until a run is launched. One that was, and whose caller was cancelled meanwhile, is not forgotten."""
         if not self._keeps_bytes:
             return await launching  # never waits, so no cancel can come between
-        doing = begin(launching, asyncio.get_running_loop(), "launching a run", copy_context())
+        doing = begin(launching, asyncio.get_running_loop(), "launching a run")
         self.launching.add(doing)
         try:
             run, cancelled = await see_through(doing)

@@ -235,6 +235,7 @@ class Engine(Upkeep):
             RunCancelled: Someone cancelled the run.
             RunSuspended: Someone suspended it.
             RunExists: There is a run of this id; resume it.
+            StoreError: The journal could not be written; a lazy run says so at its end at the latest.
             InputError: The inputs do not fit the flow.
             FlowError: The flow cannot be compiled.
         """

@@ -109,6 +109,15 @@ class Journal(Protocol):
         """
         ...
 
+    async def settle(self) -> None:
+        """
+        Return once everything appended lasts.
+
+        Raises:
+            RunOvertaken, StoreError: Something of it never will.
+        """
+        ...
+
     def append_with(self, make: Make) -> asyncio.Future[Record | Failure]:
         """
         Call *make* and add the record that it returns, in one transaction: what it wrote lasts with its record, or

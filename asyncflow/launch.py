@@ -7,7 +7,6 @@ import logging
 import sys
 from collections.abc import Mapping
 from contextvars import copy_context
-from types import NoneType
 from typing import Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
@@ -20,8 +19,6 @@ from asyncflow.errors import (
     InputError,
     PlanChanged,
     RunBusy,
-    RunCancelled,
-    RunFailed,
     RunSuspended,
     RunUnfinished,
     StoreError,
@@ -47,8 +44,6 @@ from asyncflow.runtime.supervisor import Supervisor
 from asyncflow.states import RunState
 
 log = logging.getLogger("asyncflow")
-
-_CAME_TO = (NoneType, RunFailed, RunCancelled, RunSuspended)
 
 OBSERVERS_MAY_TAKE = 1.0
 """Seconds that the end of a run waits for observers to have seen it."""
@@ -199,14 +194,14 @@ class Launcher:
         run: Run[Any] = Run(supervisor, loop.create_future())
         run_id = supervisor.run_id
         self.runs[run_id] = run
-        run.keeper = begin(self._look_after(run, supervisor, journal, first), loop, f"run {run_id}", copy_context())
+        run.keeper = begin(self._look_after(run, supervisor, journal, first), loop, f"run {run_id}")
         if sys.version_info < (3, 12):  # pragma: no cover  # coverage is measured where asyncio tasks start eagerly
             run.keeper.add_done_callback(lambda _: self._never_begun(run))
         return run
 
     def _never_begun(self, run: Run[Any]) -> None:  # pragma: no cover  # on Python 3.11 only
         """Tell who waits for a run whose keeper was cancelled before its first step: the loop went down that moment."""
-        if run.ending.done():
+        if run.ending.done() or run.supervisor.is_over:
             return
         del self.runs[run.run_id]
         text = f"run {run.run_id!r} had not begun when the event loop closed; go on with engine.resume({run.run_id!r})"
@@ -223,6 +218,8 @@ class Launcher:
                 await supervisor.live(first)
             else:
                 supervisor.rest()
+            if journal.lags:
+                await journal.settle()  # what is not on record, a resume comes to again
             value = await conclude(supervisor, self._store.location)
         except BaseException as raised:
             error = raised
@@ -233,16 +230,13 @@ class Launcher:
                 if self.environment.announcer.subscriptions:
                     await self.environment.announcer.wait_idle(OBSERVERS_MAY_TAKE)
         except Exception as unreleased:
-            if journal.lags and isinstance(unreleased, StoreError) and isinstance(error, _CAME_TO):
-                # Whatever the run came to, the journal may not have it, and a resume comes to it again.
-                unreleased.__cause__, error = error, unreleased
-            elif error is None and supervisor.machine.phase.is_ended and isinstance(unreleased, StoreError):
+            if error is None and supervisor.machine.phase.is_ended and isinstance(unreleased, StoreError):
                 # Its end is on record; that the run cannot be given up is the next one's trouble, not its caller's.
                 log.warning("run %r has ended and could not be given up: %s", supervisor.run_id, unreleased)
             else:
                 error = error or unreleased
-        except asyncio.CancelledError as cancelled:
-            going_on = cancelled  # but not before those who wait have been told
+        except BaseException as interruption:
+            going_on = interruption  # but not before those who wait have been told
         run_id = supervisor.run_id
         if self.runs.get(run_id) is run:  # else it has been taken up again already, by someone who was quick
             del self.runs[run_id]

@@ -6,7 +6,6 @@ Only a diff needs a flow, and nothing here waits for a run or makes one wait.
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
@@ -23,6 +22,7 @@ from asyncflow.machine.replay import fold
 from asyncflow.runtime.export import export
 from asyncflow.runtime.handle import Run
 from asyncflow.runtime.report import RunReport, inspect
+from asyncflow.runtime.shelter import until_done
 from asyncflow.runtime.transcript import transcript_of
 from asyncflow.runtime.why import why
 from asyncflow.states import RunState
@@ -165,7 +165,7 @@ class Upkeep:
         run = self._runs.get(run_id)
         if run is not None:
             run.suspend(reason)
-            await asyncio.wait([run.ending])
+            await until_done(run.ending)
             return run.state
         info = await self._store.info(run_id)
         if info.owner is not None and not info.state.is_ended:

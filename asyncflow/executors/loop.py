@@ -19,7 +19,7 @@ _EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) el
 
 
 def begin(
-    body: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop, name: str, context: ContextVars
+    body: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop, name: str, context: ContextVars | None = None
 ) -> asyncio.Task[T]:
     """
     Start an asyncio task at once, so that a body which never waits is done when this returns; on Python 3.11 in the

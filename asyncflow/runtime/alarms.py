@@ -57,7 +57,10 @@ class Alarms:
             self.later(("scope", scope), deadline, passed)
 
     def close(self) -> None:
-        """Let nothing ring any more, and forget the desk: a run that is over is no cycle."""
+        """
+        Let nothing ring any more, and forget the desk: a run that is over is no cycle. Nobody asks for a timer behind
+        this, since whoever would comes by way of the inbox, which is closed too.
+        """
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()

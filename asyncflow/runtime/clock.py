@@ -15,8 +15,9 @@ class SystemClock:
     POSIX seconds, since nothing else means anything to the process that resumes.
     """
 
-    now = staticmethod(time.time)
-    """Return POSIX seconds."""
+    def now(self) -> float:
+        """Return POSIX seconds."""
+        return time.time()
 
     def call_at(self, when: float, callback: Callable[..., object], *args: object) -> asyncio.TimerHandle:
         """Call *callback* at *when*, POSIX seconds; soon, if that has passed."""

@@ -21,7 +21,7 @@ class Environment:
         keeps_bytes: Whether the journal keeps values as bytes, and not as the objects that they are.
         clock: The time.
         announcer: Those who watch.
-        executors: What bodies may ask for by name; there is something in it while the engine is open.
+        executors: What bodies may ask for by name; the engine fills it when it opens.
         pools: Permits that runs share, by name.
         resources: What bodies may ask for, by name.
         grace: Seconds that running bodies have when their run is suspended.
@@ -32,9 +32,9 @@ class Environment:
     keeps_bytes: bool
     clock: Clock
     announcer: Announcer
-    executors: dict[str, Executor] = attrs.field(factory=dict)
-    pools: dict[str, Pool] = attrs.field(factory=dict)
-    resources: Mapping[str, Any] = attrs.field(factory=dict)
-    grace: float = 5.0
-    cancel_grace: float = 10.0
-    hands_on_copies: bool = False
+    executors: dict[str, Executor] = attrs.field(factory=dict, init=False)
+    pools: dict[str, Pool]
+    resources: Mapping[str, Any]
+    grace: float
+    cancel_grace: float
+    hands_on_copies: bool

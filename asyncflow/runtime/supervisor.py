@@ -58,14 +58,14 @@ class Supervisor:
     """
     Looks after one run from its first record, or from its resume, until it ends or stands still.
 
-    What others may read: ``machine`` (the state), ``values``. What they may call: :meth:`post`, from the loop.
+    What others may read: ``machine`` (the state), ``values``, ``is_over``.
     """
 
     # More names than instances can share the keys of: with a dictionary each takes 1.6 KB and 4 us more.
     __slots__ = (
         "__weakref__", "_alarms", "_dispatcher", "_environment", "_events", "_events_at", "_grace_until",
-        "_interruption", "_is_over", "_journal", "_keeper", "_loop", "_narrator", "_number", "_page", "_rest_at",
-        "_riders", "_thread", "_transactions", "cancel_grace", "clock", "codec", "context", "gone", "grace", "inbox",
+        "_interruption", "_journal", "_keeper", "_loop", "_narrator", "_number", "_page", "_rest_at", "_riders",
+        "_thread", "_transactions", "cancel_grace", "clock", "codec", "context", "gone", "grace", "inbox", "is_over",
         "keeps_bytes", "large", "lingers", "loop_executor", "machine", "on_over", "on_record", "orders", "report",
         "returns", "run_id", "stepper", "values", "watching",
     )  # fmt: skip
@@ -117,7 +117,8 @@ class Supervisor:
         self.returns = self._dispatcher.returns
         self._alarms = Alarms(self)  # pyright: ignore[reportArgumentType]
         self._narrator: Narrator | None = None  # made when there is somebody to be told
-        self._is_over = False
+        self.is_over = False
+        """Whether nothing more happens here: the run has ended, stands still, or had to stop where it was."""
         self._rest_at = 0.0  # when the loop is to have its turn, by its own clock
         self.stepper: Stepper | None = None
         """What holds this run up before each turn, if somebody takes it step by step."""
@@ -130,14 +131,9 @@ class Supervisor:
 
     # --- What others call ---------------------------------------------------------------------------------------------
 
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing more happens here: the run has ended, stands still, or had to stop where it was."""
-        return self._is_over
-
     def left_behind(self) -> list[str]:
         """Return the paths of tasks whose bodies are still there although nothing more happens here."""
-        return self._dispatcher.left_behind() if self._is_over else []
+        return self._dispatcher.left_behind() if self.is_over else []
 
     def cancel(self, reason: str) -> None:
         """Have the run undone. Ignored once it is being undone or has ended. From any thread."""
@@ -166,7 +162,7 @@ class Supervisor:
 
     def follow(self) -> AsyncIterator[Happening]:
         """Yield what happens in this run from now on, each event once it is durable, until it is over."""
-        return follow(self._environment.announcer, self.run_id, lambda: self._is_over, self.on_over)
+        return follow(self._environment.announcer, self.run_id, lambda: self.is_over, self.on_over)
 
     def _is_handed_over(self, act: Callable[[], None]) -> bool:
         """Have *act* called on the loop if this is another thread, and return whether it is."""
@@ -183,7 +179,7 @@ class Supervisor:
         """Take what a body tells: observers hear it at once, the journal with its next record. From any thread."""
         if self._is_handed_over(lambda: self.tell(event)):
             return
-        if self._is_over:
+        if self.is_over:
             return  # by a body that was left behind
         if self._riders.add(event, self._page) and self.watching:
             self._environment.announcer.publish(self._narrate().aside(self.clock.now(), event))
@@ -263,7 +259,6 @@ class Supervisor:
             has_more = self._turn()
             if self._events and (durable := self._append()) is not None:
                 await durable
-                self._rest_at = loop.time() + SECONDS_A_TURN
             count = 0
             while orders:
                 order, args = orders.popleft()
@@ -272,7 +267,7 @@ class Supervisor:
                 if not count % STARTS_BETWEEN_LOOKS and loop.time() > self._rest_at:
                     await asyncio.sleep(0)
                     self._rest_at = loop.time() + SECONDS_A_TURN
-            if self._is_over:
+            if self.is_over:
                 return
             if in_line:
                 await self._commit()
@@ -286,7 +281,7 @@ class Supervisor:
     async def _step(self, stepper: Stepper) -> None:
         """Put what has happened so far on record, and wait until somebody asks for what is due."""
         is_new = True
-        while is_new and not self._is_over:
+        while is_new and not self.is_over:
             self._drain()
             if self._events and (durable := self._append()) is not None:
                 await durable
@@ -454,12 +449,15 @@ class Supervisor:
         return None
 
     async def _durable(self, written: Awaitable[None], at: float, events: list[m.Event], riders: int) -> None:
+        gives_way = isinstance(written, asyncio.Future) and not written.done()
         try:
             await written
         except asyncio.CancelledError:
             # The loop is going down; the record is on its way all the same, and every later one is behind it.
             self._appended(at, events, riders)
             raise
+        if gives_way:
+            self._rest_at = self._loop.time() + SECONDS_A_TURN
         self._appended(at, events, riders)
 
     def _appended(self, at: float, events: Sequence[m.Event], riders: int, *, is_durable: bool = True) -> None:
@@ -469,7 +467,7 @@ class Supervisor:
         if self.keeps_bytes and is_durable:
             self.large.let_go(events)  # after those who watch have seen what a failing task had read
         state = self.machine.mark(at)
-        self._is_over = state.is_ended or state is RunState.SUSPENDED
+        self.is_over = state.is_ended or state is RunState.SUSPENDED
 
     def _tell(self, at: float, events: Sequence[m.Event]) -> None:
         """Tell those who watch, and those who wait for one task, of *events*, which are on record."""
@@ -488,7 +486,7 @@ class Supervisor:
         return self._narrator
 
     def _finish(self) -> None:
-        self._is_over = True
+        self.is_over = True
         self._alarms.close()
         self._dispatcher.close()
         self.inbox.close()

@@ -60,10 +60,9 @@ class Transactions:
         Raises:
             RunOvertaken, StoreError: One of them could not be written.
         """
-        free = AT_ONCE - len(self._on_their_way)
-        for make, settle in self.waiting[:free]:
+        while self.waiting and len(self._on_their_way) < AT_ONCE:
+            make, settle = self.waiting.pop(0)
             self._on_their_way.append((self._journal.append_with(self._recording(make)), settle))
-        del self.waiting[:free]
         await asyncio.wait([written for written, _ in self._on_their_way])
         done, self._on_their_way = self._on_their_way, []
         return [(written.result(), settle) for written, settle in done]

@@ -1,5 +1,5 @@
 """
-One commit of what many runs append, made in a single trip to the connection's thread.
+One commit of what many runs append, made by a single call: in the connection's thread, or on the loop.
 
 A trip there and back costs as much as a record does once it is there, about 25 us, so everything that a commit needs is
 done in one. And whenever SQLite is left, the thread waits until the loop lets go of Python's interpreter lock: so all
@@ -69,7 +69,7 @@ def write(
     Make the runs exist that are to be created, add all records, and give up runs; all of it or, if it raises, nothing.
 
     Args:
-        connection: Whose thread this is called in.
+        connection: Nobody else uses it meanwhile.
         appends: Records, in the order of their runs' journals.
         releases: Runs to be given up.
         heard: Requests to be forgotten, which those runs have heard.

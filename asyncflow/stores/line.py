@@ -36,7 +36,7 @@ class Line:
         epoch: The epoch under which it was claimed.
         next: The number of its next record.
         state: The state that its last record told.
-        last: Its last append, if there was any.
+        last: The last append that was put in line for it; not one that was committed at once.
         error: Why nothing more is written. It stays: a record after one that was not written would leave a gap.
         is_told: Whether somebody has been told that.
         is_released: Whether the run has been given up.

@@ -87,6 +87,9 @@ class MemoryJournal:
             end_loans(connection)
         return made
 
+    async def settle(self) -> None:
+        """Do nothing: what is appended is there."""
+
     async def records(self) -> list[Record]:
         """Return every record, in order."""
         return list(self._shelf.records)

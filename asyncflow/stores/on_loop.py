@@ -41,14 +41,15 @@ class OnLoop:
         """Whether a commit of so much, which need not wait for the disk, is made on the loop now."""
         return rows <= _BRIEF_ROWS and size_bytes <= _BRIEF_BYTES and self._loop.time() >= self._slow_until
 
-    def is_due_at_once(self, line: Line, *, is_idle: bool) -> bool:
+    def admit(self, line: Line, *, is_idle: bool) -> bool:
         """
-        Whether what *line* appends now is to be committed at once: nobody else has appended just now, the writer
-        *is_idle*, and this turn of the loop has not been held for too long. Asked for each append.
+        Take note that *line* appends something, and return whether that is to be committed at once: nobody else has
+        appended just now, the writer *is_idle*, and this turn of the loop has not been held for too long.
         """
         now, last, last_at = self._loop.time(), self._last, self._last_at
-        self._last, self._last_at = line, now
-        is_alone = last is None or last is line or last.is_released or now - last_at > _RECENT_SECONDS
+        # A run that is given up appends no more, and its line would keep its last record in memory.
+        self._last, self._last_at = None if line.is_released else line, now
+        is_alone = last is None or last is line or now - last_at > _RECENT_SECONDS
         if not (is_alone and is_idle):
             return False
         if self._until is None:

@@ -53,7 +53,7 @@ class SqliteJournal:
     declared = None
     grows = False
 
-    __slots__ = ("_codec", "_line", "_store", "_writer", "run_id")
+    __slots__ = ("_codec", "_line", "_store", "_writer", "lags", "run_id")
 
     def __init__(self, store: SqliteStore, writer: Writer, codec: Codec, line: Line) -> None:
         self.run_id = line.run_id
@@ -61,19 +61,21 @@ class SqliteJournal:
         self._writer = writer
         self._codec = codec
         self._line = line
-
-    @property
-    def lags(self) -> bool:
-        """Whether it may be behind by up to 100 ms."""
-        return self._line.durability == "lazy"
+        self.lags = line.durability == "lazy"  # then it may be behind by up to 100 ms
 
     def append(self, record: Record, blobs: Mapping[str, bytes], state: RunState) -> asyncio.Future[None] | None:
-        """Add *record*; return None for a lazy run, else a future that is done once it is durable."""
+        """Add *record*; return None where it lasts already or the run is lazy, else a future done once it lasts."""
         return self._writer.append(self._line, self._codec.encode_record(record), record.at, state, blobs)
 
     def append_with(self, make: Make) -> asyncio.Future[Record | Failure]:
         """Add the record that *make* returns, in the commit in which it is called."""
         return self._writer.append_with(self._line, make, self._codec.encode_record)
+
+    async def settle(self) -> None:
+        """Return once everything appended is durable; raise RunOvertaken or StoreError if something never will be."""
+        await self._writer.settle(self._line)
+        if self._line.error is not None:
+            raise self._line.refusal()
 
     async def records(self) -> list[Record]:
         """Return every record that is durable, in order, checked; raise CorruptRecord where one is not as written."""
@@ -241,6 +243,7 @@ class SqliteStore:
 
         try:
             await writer.drain()
+            writer.is_leaving = True
             await writer.run(leave)
         finally:
             self._writer = None

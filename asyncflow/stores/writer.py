@@ -84,6 +84,8 @@ class Writer:
         self._working: asyncio.Task[None] | None = None
         # Whether it is about to end, unless something more comes in.
         self._is_looking = False
+        # Whether the file is being closed, so that the connection's thread is at work without us.
+        self.is_leaving = False
         self._is_synced: bool | None = None
         self._on_loop = OnLoop(self._loop)
         # Roughly what the log has grown by since it was last copied.
@@ -109,7 +111,7 @@ class Writer:
         append = Append(line, line.next, at, body, changed, blobs, size_bytes)
         line.next += 1
         line.state = state
-        if self._is_to_commit_at_once(line) and self._commit_at_once([append], [], size_bytes):
+        if self._commit_at_once(line, [append], [], size_bytes):
             return None if line.error is None else self._refused(line.refusal())
         if line.durability != "lazy" or self._pending_bytes >= _BACKLOG_BYTES:
             append.waiter = self._loop.create_future()
@@ -136,7 +138,7 @@ class Writer:
         waiter: asyncio.Future[None] = self._loop.create_future()
         line.next = 1
         append = Append(line, 0, at, body, None, blobs, size_bytes, waiter, Creation(new, plan, plan_again))
-        if not (self._is_to_commit_at_once(line) and self._commit_at_once([append], [], size_bytes)):
+        if not self._commit_at_once(line, [append], [], size_bytes):
             self._put(append)
         return waiter
 
@@ -153,7 +155,7 @@ class Writer:
         """Give a run up of which all is settled, and forget the requests that it has *heard*."""
         done: asyncio.Future[None] = self._loop.create_future()
         release = Release(line, heard, done)
-        if not (self._is_to_commit_at_once(line) and self._commit_at_once([], [release], 0)):
+        if not self._commit_at_once(line, [], [release], 0):
             self._releases.append(release)
             self._begin()
         return done
@@ -246,7 +248,7 @@ class Writer:
                         await self._copy_log(self._database)
         finally:
             self._working = None
-            self._is_due = False
+            self._is_due = self._is_looking = False
             if self._pending:
                 self._lazy_timer = self._loop.call_later(LAZY_DELAY, self.hurry)
 
@@ -301,16 +303,13 @@ class Writer:
         self._is_synced = is_synced
         self._keep(batch, releases, refused, size_bytes)
 
-    def _is_to_commit_at_once(self, line: Line) -> bool:
+    def _commit_at_once(self, line: Line, batch: list[Append], releases: list[Release], size_bytes: int) -> bool:
+        """Commit what *line* asks for within this call, if nothing else is on its way; return whether that is done."""
         if line.durability != "process":
             return False
-        is_busy = self._has_work or self._pending or self._log_bytes > CHECKPOINT_BYTES
+        is_busy = self._has_work or self._pending or self._log_bytes > CHECKPOINT_BYTES or self.is_leaving
         is_idle = not is_busy and (self._working is None or self._is_looking)
-        return self._on_loop.is_due_at_once(line, is_idle=is_idle)
-
-    def _commit_at_once(self, batch: list[Append], releases: list[Release], size_bytes: int) -> bool:
-        """Commit as part of this call, if nothing else is on its way, and return whether that is done."""
-        if not self._on_loop.is_brief(1, size_bytes):
+        if not (self._on_loop.admit(line, is_idle=is_idle) and self._on_loop.is_brief(1, size_bytes)):
             return False
         begun = self._loop.time()
         try:
@@ -335,7 +334,10 @@ class Writer:
         return batch, [release.line for release in releases], heard, self._owner, level
 
     def _lose(self, batch: list[Append], releases: list[Release], error: BaseException) -> None:
-        """Tell everybody in a batch that nothing of it is in the file, whatever the *error* was."""
+        """
+        Tell everybody in a batch that it was not written. An interrupt may have come behind the very commit; then a
+        resume finds more than was told, as after a crash.
+        """
         for append in batch:
             self._fail(append, _as_store_error(error, self._path))
         if batch:
@@ -345,6 +347,7 @@ class Writer:
         for release in releases:
             if not release.done.done():
                 release.done.set_exception(_as_store_error(error, self._path))
+                release.done.exception()  # who asked hears it at once, or has gone
 
     def _keep(self, batch: list[Append], releases: list[Release], refused: Collection[Append], size_bytes: int) -> None:
         """Take note of a batch that is in the file, all but what is *refused*, and tell everybody in it."""

@@ -98,6 +98,21 @@ class Disk:
             latency = self.rng.choice((0.0, 0.0005, 0.002, 0.02))
             asyncio.get_running_loop().call_later(latency, self.commit)
 
+    def is_quick(self) -> bool:
+        """Whether a record lasts as soon as it comes: nothing else is on its way, and the seed says so."""
+        return not self._pending and self._fault is None and self.rng.random() < 0.5
+
+    def write_now(self, entry: _Entry) -> asyncio.Future[None] | None:
+        """Let a record last; return None, or what is never done where the process dies of it."""
+        try:
+            self.write(entry)
+        except BaseException as death:
+            # It dies between two callbacks, so that nothing in it sees that.
+            asyncio.get_running_loop().call_soon(_raise, death)
+            return entry.done
+        entry.done.set_result(None)
+        return None
+
     def commit(self) -> None:
         """Write all that is pending, in order, and tell who waits; or fail, if this is the commit that fails."""
         entries, self._pending = self._pending, []
@@ -214,11 +229,21 @@ class SimulatedJournal:
     def append(self, record: Record, blobs: Mapping[str, bytes], state: RunState) -> asyncio.Future[None] | None:
         """Add *record* with the next commit."""
         self._check()
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        disk, done = self._store.disk, asyncio.get_running_loop().create_future()
         body = self._store.codec.encode_record(record)
         self._last = done
-        self._store.disk.add(_Entry(self._file, self, record.at, body, dict(blobs), state, done))
+        entry = _Entry(self._file, self, record.at, body, dict(blobs), state, done)
+        if self._file.new.durability == "process" and disk.is_quick():
+            return disk.write_now(entry)
+        disk.add(entry)
         return None if self._file.new.durability == "lazy" else done
+
+    async def settle(self) -> None:
+        """Return once everything appended lasts, or raise what keeps it from that."""
+        if self._last is not None and not self._last.done():
+            await asyncio.wait([self._last])
+        if self._error is not None:
+            raise self._error
 
     def append_with(self, make: Make) -> asyncio.Future[Record | Failure]:
         """Call *make* with the disk's database, and let what it wrote last together with the record."""
@@ -418,6 +443,10 @@ class SimulatedStore:
 
     def __repr__(self) -> str:
         return f"<SimulatedStore on {self.disk!r}>"
+
+
+def _raise(error: BaseException) -> None:
+    raise error
 
 
 def _info(file: _File) -> RunInfo:

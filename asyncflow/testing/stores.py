@@ -423,6 +423,20 @@ async def releasing_waits_for_what_was_appended(make: StoreFactory) -> None:
             await asyncio.gather(*[each for each in pending if each is not None])
 
 
+@_for_every_store
+async def settling_waits_for_what_was_appended(make: StoreFactory) -> None:
+    """A run that goes ahead of its records has come to something only once all of them last."""
+    async with _opened(make) as store:
+        for level in LEVELS:
+            journal = await _create(store, level, durability=level)
+            await journal.settle()
+            for number in range(1, 51):
+                journal.append(_note(number), {}, RunState.RUNNING)
+            await journal.settle()
+            assert await store.read(level) == [_first(level), *map(_note, range(1, 51))]
+            await _append(journal, _note(51))
+
+
 # --- Listing --------------------------------------------------------------------------------------------------------
 
 

@@ -69,7 +69,7 @@ def test_a_chain_of_100_000_tasks_runs() -> None:
 
 
 def test_100_000_unordered_tasks_run() -> None:
-    """A wide flow is listed and started a thousand at a time."""
+    """A wide flow is listed and started a few hundred at a time."""
     flow = af.unordered("wide", *(one.named(f"t{number}") for number in range(100_000)))
     assert value_of(flow) == {}
     assert flow.compile().size == 100_000

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import asyncflow as af
 from asyncflow.codec import Codec
 from asyncflow.codec.records import digest_of
 from asyncflow.errors import StoreError
@@ -486,6 +487,7 @@ def test_who_appends_alone_need_not_wait(tmp_path: Path, monkeypatch: pytest.Mon
             assert heard.inserts() == before + 1
 
             await alone.release()
+            assert writer_of(store)._on_loop._last is None, "a line keeps its last record in memory"
             assert other.append(note(7), {}, RunState.RUNNING) is None, "the one that is gone appends no more"
 
     asyncio.run(main())
@@ -543,3 +545,72 @@ def test_what_fails_at_once_is_tried_as_any_other_and_never_after_a_failed_sync(
             await create(store, "b")
 
     asyncio.run(main())
+
+
+def test_an_interrupt_within_the_commit_that_gives_a_run_up_ends_the_run(tmp_path: Path) -> None:
+    """The end is on record and its caller hears it; an engine that waited for it would never close."""
+
+    @af.task
+    async def one() -> int:
+        return 1
+
+    async def over(running: asyncio.Task[int]) -> None:
+        await asyncio.wait([running], timeout=30)
+
+    with asyncio.Runner() as runner:
+        engine = af.Engine(tmp_path / "runs.db", durability="process")
+        runner.run(engine.open())
+        store = engine._store
+        assert isinstance(store, SqliteStore) and store._database is not None
+        connection = store._database._connection._conn
+        execute = connection.execute
+
+        def interrupted(sql: str, *parameters: Any) -> Any:
+            if sql.startswith("UPDATE runs SET owner = NULL"):
+                raise KeyboardInterrupt
+            return execute(sql, *parameters)
+
+        connection.execute = interrupted  # type: ignore[assignment,method-assign]
+        running = runner.get_loop().create_task(engine.run(one))
+        with pytest.raises(KeyboardInterrupt):
+            runner.run(over(running))
+        connection.execute = execute  # type: ignore[method-assign]
+        runner.run(over(running))
+        assert running.result() == 1
+        runner.run(engine.close())
+
+
+@pytest.mark.parametrize("durability", ["full", "process", "lazy"])
+def test_a_run_that_has_ended_and_cannot_be_given_up_gives_its_value(
+    tmp_path: Path, durability: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All of it is on record; who takes it up next will find nobody alive who owns it."""
+
+    @af.task
+    async def one() -> int:
+        return 1
+
+    async def main() -> None:
+        async with af.Engine(tmp_path / "runs.db", durability=durability) as engine:
+            store = engine._store
+            assert isinstance(store, SqliteStore) and store._database is not None
+            connection = store._database._connection._conn
+            execute, failures = connection.execute, [0, 0]
+
+            def failing(sql: str, *parameters: Any) -> Any:
+                if sql.startswith("UPDATE runs SET owner = NULL") and failures:
+                    failures.pop()
+                    error = sqlite3.OperationalError("made up")
+                    error.sqlite_errorcode = sqlite3.SQLITE_FULL
+                    raise error
+                return execute(sql, *parameters)
+
+            if durability != "process":
+                failures.pop()  # within the call, and behind it
+            connection.execute = failing  # type: ignore[assignment,method-assign]
+            assert await engine.run(one, run_id="r") == 1
+            assert (await engine.runs())[0].state is RunState.SUCCEEDED
+            assert await engine.resume("r", one) == 1
+
+    asyncio.run(main())
+    assert "could not be given up" in caplog.text

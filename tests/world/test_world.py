@@ -96,7 +96,7 @@ def world_of(seed: int) -> World:
     crashes = tuple((rng.choice(kinds), rng.randint(1, 60)) for _ in range(rng.choice((0, 1, 2, 3))))
     cancel = rng.randint(1, 120) if rng.random() < 0.3 else None
     fault = (rng.randint(1, 8), rng.choice(("write", "sync", "full"))) if rng.random() < 0.3 else None
-    concurrency, durability = rng.choice((None, None, 1, 2)), rng.choice(("full", "lazy"))
+    concurrency, durability = rng.choice((None, None, 1, 2)), rng.choice(("full", "process", "lazy"))
     return World(flow, {}, Case(seed, crashes, cancel, fault), concurrency=concurrency, durability=durability)
 
 
