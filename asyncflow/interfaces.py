@@ -296,15 +296,16 @@ class CoroutineExecutor(Executor, Protocol):
     """
     An executor whose asyncio tasks others may make too, of coroutines that report by themselves how they end.
 
-    ``options`` is what ``asyncio.Task`` is to be given beside the coroutine; on Python 3.12 and later it has ended
-    then if the coroutine never waited. ``now`` is the clock of the loop, in seconds.
+    ``start`` makes a task of a coroutine, with ``options`` beside ``name=`` and ``context=``; if the coroutine never
+    waited it has ended then. ``now`` is the clock of the loop, in seconds.
     """
 
+    start: Callable[..., asyncio.Task[Any]]
     options: Mapping[str, Any]
     now: Callable[[], float]
 
-    def going_on(self, task: asyncio.Task[Any], never_begun: Callable[[], None]) -> Work:
-        """Return what stops *task*, which has not ended, and tell *never_begun* if that is before its first step."""
+    def going_on(self, task: asyncio.Task[Any]) -> Work:
+        """Return what stops *task*, which has not ended."""
         ...
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 from collections.abc import Mapping
 from contextvars import copy_context
 from typing import Any
@@ -19,7 +18,6 @@ from asyncflow.errors import (
     InputError,
     PlanChanged,
     RunBusy,
-    RunSuspended,
     RunUnfinished,
     StoreError,
 )
@@ -195,19 +193,7 @@ class Launcher:
         run_id = supervisor.run_id
         self.runs[run_id] = run
         run.keeper = begin(self._look_after(run, supervisor, journal, first), loop, f"run {run_id}")
-        if sys.version_info < (3, 12):  # pragma: no cover  # coverage is measured where asyncio tasks start eagerly
-            run.keeper.add_done_callback(lambda _: self._never_begun(run))
         return run
-
-    def _never_begun(self, run: Run[Any]) -> None:  # pragma: no cover  # on Python 3.11 only
-        """Tell who waits for a run whose keeper was cancelled before its first step: the loop went down that moment."""
-        if run.ending.done() or run.supervisor.is_over:
-            return
-        del self.runs[run.run_id]
-        text = f"run {run.run_id!r} had not begun when the event loop closed; go on with engine.resume({run.run_id!r})"
-        run.ending.set_exception(RunSuspended(text, run_id=run.run_id, reason="the event loop is closing"))
-        run.ending.exception()
-        run.supervisor.rest()
 
     async def _look_after(self, run: Run[Any], supervisor: Supervisor, journal: Journal, first: list[m.Event]) -> None:
         value: Any = None

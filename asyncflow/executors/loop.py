@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextvars import Context as ContextVars
 from typing import Any, TypeVar
 
+from asyncflow.executors.eager import OPTIONS, check_loop, start
 from asyncflow.executors.over import OVER
 from asyncflow.interfaces import Call, Work
 
 T = TypeVar("T")
-
-# What makes an asyncio task start at once, where this Python has that.
-_EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
 
 
 def begin(
     body: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop, name: str, context: ContextVars | None = None
 ) -> asyncio.Task[T]:
     """
-    Start an asyncio task at once, so that a body which never waits is done when this returns; on Python 3.11 in the
-    loop's next turn.
+    Start an asyncio task at once, so that a body which never waits is done when this returns.
 
     The task is made here and not by the loop, whose task factory may not know about eager starts (uvloop 0.23's breaks
     on Python 3.13.0).
     """
-    return asyncio.Task(body, loop=loop, name=name, context=context, **_EAGER)
+    return start(body, loop=loop, name=name, context=context, **OPTIONS)
 
 
 async def _drive(call: Call, done: Callable[[Any, BaseException | None], None]) -> None:
@@ -65,19 +61,19 @@ class LoopExecutor:
         # What the stock loop's method calls, in a third of the time; a loop with a clock of its own is asked for it.
         is_stock = type(self._loop).time is asyncio.BaseEventLoop.time
         self.now: Callable[[], float] = time.monotonic if is_stock else self._loop.time
-        self.options: Mapping[str, Any] = {"loop": self._loop, **_EAGER}
+        check_loop(self._loop)
+        self.start = start
+        self.options: Mapping[str, Any] = {"loop": self._loop, **OPTIONS}
 
     def submit(self, call: Call, done: Callable[[Any, BaseException | None], None]) -> Work:
-        """Start *call*; on Python 3.12 and later it may have ended when this returns."""
+        """Start *call*; it may have ended when this returns."""
         task = begin(_drive(call, done), self._loop, call.name, call.context)
         if task.done():
             return OVER
-        return self.going_on(task, lambda: done(None, asyncio.CancelledError()))
+        return LoopWork(task)
 
-    def going_on(self, task: asyncio.Task[Any], never_begun: Callable[[], None]) -> Work:
-        """Return what stops *task*, which has not ended, and tell *never_begun* if that is before its first step."""
-        if not _EAGER:
-            task.add_done_callback(lambda task: never_begun() if task.cancelled() else None)
+    def going_on(self, task: asyncio.Task[Any]) -> Work:
+        """Return what stops *task*, which has not ended."""
         return LoopWork(task)
 
     async def close(self) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 from asyncflow import messages as m
@@ -43,7 +42,7 @@ def sprint(
     at_hand = None if desk.keeps_bytes else run_values.at_hand()
     tasks, bindings, attempts = machine.plan.tasks, machine.plan.bindings, machine.attempts
     executions, lost, options = machine.executions, machine.lost, dict(loop.options)
-    has_a_past = bool(executions or lost)
+    has_a_past, start = bool(executions or lost), loop.start
     names, is_flat, contextvars = machine.plan.names, len(machine.plan.scopes) == 1, desk.context
     watching = desk.watching
     assert tasks is not None
@@ -78,7 +77,7 @@ def sprint(
                 # What call_body does with most bodies, without the call: 0.15 us of 2.
                 options["name"] = names[task] if is_flat else actor.path
                 options["context"] = contextvars.copy()
-                work = asyncio.Task(_run(actor, declared.body, args, kwargs), **options)
+                work = start(_run(actor, declared.body, args, kwargs), **options)
                 value = actor.answer if work.done() else _goes_on(actor, actors, loop, work)
             elif plain == "inline":
                 value = _call(actor, declared.body, args, kwargs)
@@ -114,7 +113,7 @@ def call_body(
         if plain == "inline":
             return _call(actor, declared.body, args, kwargs)
         context = actor.home.context.copy()
-        work = asyncio.Task(_run(actor, declared.body, args, kwargs), name=actor.path, context=context, **loop.options)
+        work = loop.start(_run(actor, declared.body, args, kwargs), name=actor.path, context=context, **loop.options)
         return actor.answer if work.done() else _goes_on(actor, actors, loop, work)
     attempt, recovered = actor.attempt, actor.recovered
     actor = actors.get(task, actor)  # one whose body was left behind takes this attempt too
@@ -126,14 +125,9 @@ def call_body(
 
 def _goes_on(actor: Actor, actors: dict[int, Actor], loop: CoroutineExecutor, work: asyncio.Task[Any]) -> Any:
     """Make *actor* known, whose body waits for something."""
-    actor.work = loop.going_on(work, partial(_never_begun, actor))
+    actor.work = loop.going_on(work)
     actors[actor.task] = actor
     return UNDER_WAY
-
-
-def _never_begun(actor: Actor) -> None:
-    if actor.work is not None:  # else the body had come to its end, and cancelled itself on the way
-        actor.attempt_ended(None, asyncio.CancelledError())
 
 
 async def _run(actor: Actor, body: Callable[..., Any], args: list[Any], kwargs: Mapping[str, Any]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -81,11 +80,10 @@ class Trial:
         if self.policy == "revert":
             assert state in (RunState.CANCELLED, RunState.SUCCEEDED, RunState.REVERTED)
             if state is not RunState.SUCCEEDED:
-                # A thread, or the loop on Python 3.11, may not have come to what has started on record; that is undone
-                # all the same.
+                # A thread may not have come to what has started on record; that is undone all the same.
                 missing, extra = deeds.begun() - deeds.undone(), deeds.undone() - deeds.begun()
                 assert not missing, "what started must be undone"
-                assert not extra or self.make is scenes.threads or sys.version_info < (3, 12)
+                assert not extra or self.make is scenes.threads
                 assert all(deeds.count("undo", path) == 1 for path in deeds.undone())
             assert state is not RunState.REVERTED or isinstance(scene.value, type)
             return
@@ -459,12 +457,10 @@ def test_a_loop_that_goes_down_at_any_turn_leaves_runs_resumable(
         [one] = seen
         state = one.state
         is_over = state.is_ended
-        # On Python 3.11 the run may not have begun; then nothing more than its first record is in the journal.
-        has_begun = sys.version_info >= (3, 12) or state is not RunState.RUNNING
-        assert one.is_over and (is_over or not has_begun or state is RunState.SUSPENDED), f"before turn {turn}"
+        assert one.is_over and (is_over or state is RunState.SUSPENDED), f"before turn {turn}"
         if not isinstance(scene.value, type):
             assert not {path for what, path in scene.deeds.list if what == "undo"}, f"before turn {turn}"
-        if path is not None and has_begun:
+        if path is not None:
             run(lambda path=path, scene=scene: taken_up_again(path, scene), owns_time=False)  # type: ignore[misc]
         turn += 1
 
@@ -472,8 +468,6 @@ def test_a_loop_that_goes_down_at_any_turn_leaves_runs_resumable(
 async def taken_up_again(path: Path, scene: Scene) -> None:
     async with af.Engine(path) as engine:
         for info in await engine.runs():
-            if sys.version_info < (3, 12) and info.state is RunState.RUNNING:
-                continue  # it had not begun: its engine, which nobody closed, owns it while this process lives
             if isinstance(scene.value, type):
                 with pytest.raises(af.RunFailed):
                     await engine.resume(info.run_id, scene.flow)
