@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence, Sized
 from typing import Any, Protocol
 
@@ -19,7 +18,7 @@ class Desk(Home, Protocol):
     values: RunValues
     large: LargeValues
     loop_executor: CoroutineExecutor | None
-    orders: deque[tuple[Callable[..., None], tuple[Any, ...]]]
+    orders: list[tuple[Callable[..., None], tuple[Any, ...]]]
     """What :meth:`order` adds to, with its arguments."""
 
     @property

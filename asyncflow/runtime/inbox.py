@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
-class Inbox(deque[T]):
+class Inbox(list[T]):
     """
     Messages in the order in which they were sent.
 
@@ -41,11 +40,9 @@ class Inbox(deque[T]):
 
     def take(self, most: int) -> list[T]:
         """Return up to *most* messages, oldest first, without waiting."""
-        if len(self) <= most:
-            taken = list(self)
-            self.clear()
-            return taken
-        return [self.popleft() for _ in range(most)]
+        taken = self[:most]
+        del self[:most]
+        return taken
 
     async def wait(self) -> None:
         """Wait until there is a message, or until woken."""

@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextvars import Context as ContextVars
 from typing import Any, cast
@@ -100,7 +99,7 @@ class Supervisor:
         self.report: Callable[[m.Event], None] = self.inbox.send_nowait
         # This turn's events, and what to do once they are durable.
         self._events: list[m.Event] = []
-        self.orders: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
+        self.orders: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         self._page: list[m.Event] | None = None  # during a sprint, what it puts on record
         self._events_at: float | None = None  # when they happened, if that is not now
         self._number = first_number  # of the next event
@@ -260,13 +259,16 @@ class Supervisor:
             if self._events and (durable := self._append()) is not None:
                 await durable
             count = 0
-            while orders:
-                order, args = orders.popleft()
+            while count < len(orders):
+                order, args = orders[count]
                 order(*args)
                 count += 1
                 if not count % STARTS_BETWEEN_LOOKS and loop.time() > self._rest_at:
+                    del orders[:count]
+                    count = 0
                     await asyncio.sleep(0)
                     self._rest_at = loop.time() + SECONDS_A_TURN
+            orders.clear()
             if self.is_over:
                 return
             if in_line:
