@@ -14,7 +14,7 @@ from benchmarks.shapes import Shape, chain, fan, layers
 JUDGED = (1_000, 10_000)
 """Sizes that have a yardstick: a run of 10 is mostly what a run costs, and :mod:`scaling` judges 100,000."""
 
-# Python 3.11 has no eager tasks, so that the floor is another there, and less can be asked for.
+# Python 3.11 has no eager tasks of its own, so that the floor is another there, and less was asked for.
 _HAS_EAGER_TASKS = sys.version_info >= (3, 12)
 _CHAIN = Yardstick(2.2, 1.65, is_ratio=True) if _HAS_EAGER_TASKS else Yardstick(10, 8)
 _FAN = Yardstick(1.8, 1.45, is_ratio=True) if _HAS_EAGER_TASKS else Yardstick(10, 8)
