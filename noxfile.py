@@ -177,7 +177,7 @@ def performance(session: nox.Session) -> None:
     """
     Write ``docs/performance.md`` anew, from the newest Python, its peers, and the oldest. Have a quiet machine.
 
-    The oldest has no eager tasks, so that a task in memory costs something else there. All take some twenty minutes.
+    On the oldest a task in memory costs something else, as does the bare mechanism. All take some twenty minutes.
     """
     version = str(session.python)
     if version not in (PYTHONS[0], PYTHONS[-1]):
