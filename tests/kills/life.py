@@ -77,8 +77,9 @@ async def _live_in(play: Play, file: Path, life: int) -> None:
     async with af.Engine(file, durability=play.durability, concurrency=play.concurrency) as engine:
         if play.recovers:
             await engine.recover()
-        there = {info.run_id: info for info in await engine.runs()}
+        # In this order: a run that ends while the listing is read must not be taken for one that is left.
         mine = {run.run_id for run in engine.running()}
+        there = {info.run_id: info for info in await engine.runs()}
         takings = [
             _take(engine, play, run_id, there.get(run_id), rng.random() < 0.5)
             for run_id in play.run_ids
