@@ -357,8 +357,9 @@ def test_what_is_brief_is_committed_without_a_trip_to_the_thread(
     asyncio.run(main())
 
 
-def test_the_loop_waits_for_nobody_who_writes(tmp_path: Path) -> None:
+def test_the_loop_waits_for_nobody_who_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another engine within a commit, or another program, is waited for where nobody is held up by that."""
+    monkeypatch.setattr(on_loop_module, "_BRIEF_SECONDS", 3600.0)
 
     async def main() -> None:
         async with opened(tmp_path / "runs.db") as store:
@@ -543,6 +544,33 @@ def test_what_fails_at_once_is_tried_as_any_other_and_never_after_a_failed_sync(
         assert await numbers(store, "a") == [0, 1]
         with pytest.raises(StoreError, match="fsync failed"):
             await create(store, "b")
+
+    asyncio.run(main())
+
+
+def test_settling_tells_of_what_will_never_last(tmp_path: Path) -> None:
+    """Nobody waits for what a lazy run appends, so this is where it hears of it."""
+
+    async def main() -> None:
+        async with opened(tmp_path / "runs.db") as store:
+            journal, database = await create(store, "a", durability="lazy"), store._database
+            assert database is not None
+            connection = database._connection._conn
+            execute = connection.execute
+
+            def failing(sql: str, *parameters: Any) -> Any:
+                if sql.startswith("INSERT INTO records"):
+                    error = sqlite3.OperationalError("made up")
+                    error.sqlite_errorcode = sqlite3.SQLITE_FULL
+                    raise error
+                return execute(sql, *parameters)
+
+            connection.execute = failing  # type: ignore[assignment,method-assign]
+            assert journal.append(note(1), {}, RunState.RUNNING) is None
+            with pytest.raises(StoreError, match="disk is full"):
+                await journal.settle()
+            connection.execute = execute  # type: ignore[method-assign]
+            assert await numbers(store, "a") == [0]
 
     asyncio.run(main())
 
