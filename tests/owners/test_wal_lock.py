@@ -10,7 +10,7 @@ import pytest
 from asyncflow.errors import StoreError
 from asyncflow.stores import wal_lock
 from asyncflow.stores.owners import OwnerLocks
-from asyncflow.stores.wal_lock import WalLock
+from asyncflow.stores.wal_lock import Taken, WalLock
 from tests.stores.journals import process
 
 HOLD = """
@@ -30,6 +30,9 @@ def test_a_holder_that_is_stopped_is_waited_for_only_so_long(tmp_path: Path) -> 
         assert child.stdout is not None and child.stdout.readline() == "held\n"
         with pytest.raises(StoreError, match=r"held by another process for 0\.05 s in the middle of a commit"):
             lock.around(database, lambda: None)
+        with pytest.raises(Taken):
+            lock.around_now(database, lambda: None)
+        assert not locks.turn.mutex.locked(), "who does not wait keeps nobody else from waiting"
         child.communicate()
     assert lock.around(database, lambda: 7) == 7, "the kernel frees what the dead held"
     database.close()

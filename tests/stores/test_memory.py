@@ -8,7 +8,7 @@ import pytest
 
 from asyncflow import messages as m
 from asyncflow.errors import RunNotFound, StoreError
-from asyncflow.interfaces import NewRun
+from asyncflow.interfaces import NewRun, Request
 from asyncflow.states import RunState
 from asyncflow.stores.memory import MemoryJournal, MemoryStore
 
@@ -79,6 +79,8 @@ def test_a_request_for_a_run_that_is_gone_is_gone_with_it() -> None:
         await end(await create(store, "a"))
         await store.request("a", "cancel", "too late")
         await end(await create(store, "b"))
+        assert await store.beat() == []
+        store._requests.append(Request("gone", "cancel", "whatever way it came to be there"))
         assert await store.beat() == []
 
     asyncio.run(main())

@@ -575,6 +575,48 @@ def test_settling_tells_of_what_will_never_last(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_whoever_goes_away_from_a_run_that_was_not_made_leaves_nothing_to_give_up(tmp_path: Path) -> None:
+    """Of two that begin a run under one id, the one that is refused may have been cancelled by then."""
+
+    async def main() -> None:
+        async with opened(tmp_path / "runs.db") as store:
+            await create(store, "a", durability="full")
+            again = asyncio.ensure_future(create(store, "a", durability="full"))
+            await asyncio.sleep(0)
+            again.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await again
+            await writer_of(store).drain()
+            assert (await store.info("a")).owner is not None
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_who_gives_a_run_up_and_goes_away_is_not_waited_for(tmp_path: Path, fails: bool) -> None:
+    """A caller that is cancelled leaves a future behind that is done, and the commit goes on without it."""
+
+    async def main() -> None:
+        async with opened(tmp_path / "runs.db") as store:
+            journal, database = await create(store, "a", durability="full"), store._database
+            assert database is not None
+            connection = database._connection._conn
+            execute = connection.execute
+
+            def failing(sql: str, *parameters: Any) -> Any:
+                if fails and sql.startswith("UPDATE runs SET owner = NULL"):
+                    raise sqlite3.OperationalError("made up")
+                return execute(sql, *parameters)
+
+            connection.execute = failing  # type: ignore[assignment,method-assign]
+            writer_of(store).release(journal._line).cancel()
+            await writer_of(store).drain()
+            connection.execute = execute  # type: ignore[method-assign]
+            assert ((await store.info("a")).owner is None) is not fails
+
+    asyncio.run(main())
+
+
 def test_an_interrupt_within_the_commit_that_gives_a_run_up_ends_the_run(tmp_path: Path) -> None:
     """The end is on record and its caller hears it; an engine that waited for it would never close."""
 
