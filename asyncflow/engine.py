@@ -143,6 +143,8 @@ class Engine(Upkeep):
         """Open the journal and make ready; ``async with`` does it for you."""
         if self._is_open or self._is_opening:
             raise EngineClosed("the engine is open already; one engine is opened once")
+        # First, since a loop may be refused: nothing is open then.
+        self._executors.update(loop=LoopExecutor(), inline=InlineExecutor(), thread=ThreadExecutor())
         self._is_opening = True
         try:
             _, cancelled = await see_through(asyncio.get_running_loop().create_task(self._store.open()))
@@ -151,7 +153,6 @@ class Engine(Upkeep):
         if cancelled is not None:
             await see_through(asyncio.get_running_loop().create_task(self._store.close()))
             raise cancelled
-        self._executors.update(loop=LoopExecutor(), inline=InlineExecutor(), thread=ThreadExecutor())
         for observer in self._first_observers:
             self._announcer.subscribe(observer)
         if self._blocked_after is not None and math.isfinite(self._blocked_after):

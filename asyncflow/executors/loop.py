@@ -70,7 +70,7 @@ class LoopExecutor:
         task = begin(_drive(call, done), self._loop, call.name, call.context)
         if task.done():
             return OVER
-        return LoopWork(task)
+        return self.going_on(task)
 
     def going_on(self, task: asyncio.Task[Any]) -> Work:
         """Return what stops *task*, which has not ended."""

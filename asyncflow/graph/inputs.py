@@ -323,7 +323,7 @@ class Binding(msgspec.Struct, frozen=True):
             return [value(task) for task in self.outputs], {}
         return (
             [source.read(values) for source in self._positional or self.positional],
-            {name: source.read(values) for name, source in self.keyword} if self.keyword else {},
+            {name: source.read(values) for name, source in self.keyword},
         )
 
     def by_name(self, values: Values, only: Collection[str] | None = None) -> dict[str, Any]:

@@ -43,8 +43,6 @@ from asyncflow.machine.ledger import (
 from asyncflow.outcomes import Cancelled, Failure, TimedOut
 from asyncflow.states import RunState, check_run_step
 
-_SUCCEEDED = m.End(RunState.SUCCEEDED.value)
-
 __all__ = ["RUN_DEADLINE", "RunMachine"]
 
 
@@ -166,7 +164,7 @@ class RunMachine(Intake):
             # Without what failed, all may be done in a flow that is still to be asked about.
             if not self._left and not self._halts and not self._end_due:
                 self._end_due = True
-                commands.append(_SUCCEEDED)
+                commands.append(m.End(RunState.SUCCEEDED.value))
         elif self.phase is RunState.REVERTING:
             # Where one flow is undone, reverts of another, which was to run again, may still be running.
             is_undone = self._undoing is not None and not self._undoing.left and not self.reverting

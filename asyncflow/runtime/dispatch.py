@@ -125,7 +125,7 @@ class Dispatcher:
             self.released.clear()
         if not (self.actors or self._large.loading or self.is_asking):
             # Nobody is left who would report. So what is over is freed at once, and need not wait for the garbage
-            # collector, which would take a sixth of a short run's time.
+            # collector, which would take a quarter of a short run's time.
             self._questions = None
             del self._desk
 
@@ -148,8 +148,7 @@ class Dispatcher:
         """Forget *actor*; its permits are given back in the next turn, after its ending has been applied."""
         if self.actors.get(actor.task) is actor:
             del self.actors[actor.task]
-            if self._emptied is not None:
-                self._look_whether_empty()
+            self._look_whether_empty()
         if actor.claim is not None:
             self._give_back(actor.claim)
             actor.claim = None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -40,7 +41,7 @@ class Transactions:
         self._journal = journal
         self._clock = clock
         self._large = large
-        self.waiting: list[tuple[MakeEvent, Settle]] = []
+        self.waiting: deque[tuple[MakeEvent, Settle]] = deque()
         self._on_their_way: list[tuple[asyncio.Future[m.Record | Failure], Settle]] = []
 
     def __bool__(self) -> bool:
@@ -61,7 +62,7 @@ class Transactions:
             RunOvertaken, StoreError: One of them could not be written.
         """
         while self.waiting and len(self._on_their_way) < AT_ONCE:
-            make, settle = self.waiting.pop(0)
+            make, settle = self.waiting.popleft()
             self._on_their_way.append((self._journal.append_with(self._recording(make)), settle))
         await asyncio.wait([written for written, _ in self._on_their_way])
         done, self._on_their_way = self._on_their_way, []

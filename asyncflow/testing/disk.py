@@ -20,6 +20,7 @@ from asyncflow.errors import RunBusy, RunExists, RunNotFound, RunOvertaken, Stor
 from asyncflow.interfaces import Make, NewRun, Request, RunInfo
 from asyncflow.messages import Record
 from asyncflow.outcomes import Failure
+from asyncflow.runtime.shelter import until_done
 from asyncflow.states import RunState
 from asyncflow.stores.database import LendableConnection
 from asyncflow.stores.loan import end_loans, lent
@@ -240,8 +241,8 @@ class SimulatedJournal:
 
     async def settle(self) -> None:
         """Return once everything appended lasts, or raise what keeps it from that."""
-        if self._last is not None and not self._last.done():
-            await asyncio.wait([self._last])
+        if self._last is not None:
+            await until_done(self._last)
         if self._error is not None:
             raise self._error
 
@@ -299,8 +300,8 @@ class SimulatedJournal:
         """Give the run up, after everything appended lasts."""
         if not self.is_owner:
             return
-        if self._last is not None and not self._last.done():
-            await asyncio.wait([self._last])
+        if self._last is not None:
+            await until_done(self._last)
         self._file.owner = None
         if self._file.state.is_ended:
             self._store.disk.forget_requests(self.run_id)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import asyncflow as af
 from asyncflow.codec import Codec
 from asyncflow.codec.records import digest_of
 from asyncflow.errors import StoreError
-from asyncflow.interfaces import NewRun
+from asyncflow.interfaces import NewRun, Store
 from asyncflow.states import RunState
 from asyncflow.stores import on_loop as on_loop_module
 from asyncflow.stores import writer as writer_module
@@ -46,6 +48,36 @@ class Heard:
 
     def inserts(self) -> int:
         return sum(sql.startswith("INSERT INTO records") for sql in self.statements)
+
+
+@contextmanager
+def disturbed(store: Store, beginning: str, errors: Iterable[BaseException]) -> Iterator[None]:
+    """Have statements of a store's writer that begin so raise *errors*, each once, instead of being run."""
+    assert isinstance(store, SqliteStore) and store._database is not None
+    connection, left = store._database._connection._conn, iter(errors)
+    execute = connection.execute
+
+    def disturb(sql: str, *parameters: Any) -> Any:
+        if sql.startswith(beginning) and (error := next(left, None)) is not None:
+            raise error
+        return execute(sql, *parameters)
+
+    connection.execute = disturb  # type: ignore[assignment,method-assign]
+    try:
+        yield
+    finally:
+        connection.execute = execute  # type: ignore[method-assign]
+
+
+def failed(code: int) -> sqlite3.OperationalError:
+    error = sqlite3.OperationalError("made up")
+    error.sqlite_errorcode = code
+    return error
+
+
+async def over(doing: asyncio.Task[Any]) -> None:
+    """Wait for the end of a task, whatever that is."""
+    await asyncio.wait([doing], timeout=30)
 
 
 def writer_of(store: SqliteStore) -> Writer:
@@ -417,24 +449,9 @@ def test_an_interrupt_within_a_commit_leaves_nobody_waiting(
         store = SqliteStore(tmp_path / "runs.db", codec=Codec())
         runner.run(store.open())
         journal = runner.run(create(store, "a", durability=durability))
-        database = store._database
-        assert database is not None
-        connection = database._connection._conn
-        execute = connection.execute
-
-        def interrupted(sql: str, *parameters: Any) -> Any:
-            if sql.startswith("INSERT INTO records"):
-                raise KeyboardInterrupt
-            return execute(sql, *parameters)
-
-        async def over(written: asyncio.Task[None]) -> None:
-            await asyncio.wait([written], timeout=30)
-
-        connection.execute = interrupted  # type: ignore[assignment,method-assign]
         written = runner.get_loop().create_task(append(journal, 1))
-        with pytest.raises(KeyboardInterrupt):
+        with disturbed(store, "INSERT INTO records", repeat(KeyboardInterrupt())), pytest.raises(KeyboardInterrupt):
             runner.run(over(written))
-        connection.execute = execute  # type: ignore[method-assign]
         with pytest.raises(StoreError, match="could not be written, since that was interrupted: KeyboardInterrupt"):
             runner.run(append(journal, 2))
         runner.run(journal.release())
@@ -522,24 +539,13 @@ def test_what_fails_at_once_is_tried_as_any_other_and_never_after_a_failed_sync(
                 await fail(store)
 
     async def fail(store: SqliteStore) -> None:
-        journal, database = await create(store, "a"), store._database
-        assert database is not None
-        connection = database._connection._conn
-        execute, codes = connection.execute, [sqlite3.SQLITE_FULL]
-
-        def failing(sql: str, *parameters: Any) -> Any:
-            if sql.startswith("INSERT INTO records") and codes:
-                error = sqlite3.OperationalError("made up")
-                error.sqlite_errorcode = codes.pop()
-                raise error
-            return execute(sql, *parameters)
-
-        connection.execute = failing  # type: ignore[assignment,method-assign]
-        waiting = journal.append(note(1), {}, RunState.RUNNING)
-        assert waiting is not None
-        await waiting
-        codes.append(sqlite3.SQLITE_IOERR_FSYNC)
-        with pytest.raises(StoreError, match="fsync failed"):
+        journal = await create(store, "a")
+        with disturbed(store, "INSERT INTO records", [failed(sqlite3.SQLITE_FULL)]):
+            waiting = journal.append(note(1), {}, RunState.RUNNING)
+            assert waiting is not None
+            await waiting
+        lost = disturbed(store, "INSERT INTO records", [failed(sqlite3.SQLITE_IOERR_FSYNC)])
+        with lost, pytest.raises(StoreError, match="fsync failed"):
             await append(journal, 2)
         assert await numbers(store, "a") == [0, 1]
         with pytest.raises(StoreError, match="fsync failed"):
@@ -553,23 +559,11 @@ def test_settling_tells_of_what_will_never_last(tmp_path: Path) -> None:
 
     async def main() -> None:
         async with opened(tmp_path / "runs.db") as store:
-            journal, database = await create(store, "a", durability="lazy"), store._database
-            assert database is not None
-            connection = database._connection._conn
-            execute = connection.execute
-
-            def failing(sql: str, *parameters: Any) -> Any:
-                if sql.startswith("INSERT INTO records"):
-                    error = sqlite3.OperationalError("made up")
-                    error.sqlite_errorcode = sqlite3.SQLITE_FULL
-                    raise error
-                return execute(sql, *parameters)
-
-            connection.execute = failing  # type: ignore[assignment,method-assign]
-            assert journal.append(note(1), {}, RunState.RUNNING) is None
-            with pytest.raises(StoreError, match="disk is full"):
-                await journal.settle()
-            connection.execute = execute  # type: ignore[method-assign]
+            journal = await create(store, "a", durability="lazy")
+            with disturbed(store, "INSERT INTO records", repeat(failed(sqlite3.SQLITE_FULL))):
+                assert journal.append(note(1), {}, RunState.RUNNING) is None
+                with pytest.raises(StoreError, match="disk is full"):
+                    await journal.settle()
             assert await numbers(store, "a") == [0]
 
     asyncio.run(main())
@@ -598,20 +592,11 @@ def test_who_gives_a_run_up_and_goes_away_is_not_waited_for(tmp_path: Path, fail
 
     async def main() -> None:
         async with opened(tmp_path / "runs.db") as store:
-            journal, database = await create(store, "a", durability="full"), store._database
-            assert database is not None
-            connection = database._connection._conn
-            execute = connection.execute
-
-            def failing(sql: str, *parameters: Any) -> Any:
-                if fails and sql.startswith("UPDATE runs SET owner = NULL"):
-                    raise sqlite3.OperationalError("made up")
-                return execute(sql, *parameters)
-
-            connection.execute = failing  # type: ignore[assignment,method-assign]
-            writer_of(store).release(journal._line).cancel()
-            await writer_of(store).drain()
-            connection.execute = execute  # type: ignore[method-assign]
+            journal = await create(store, "a", durability="full")
+            errors = repeat(sqlite3.OperationalError("made up")) if fails else ()
+            with disturbed(store, "UPDATE runs SET owner = NULL", errors):
+                writer_of(store).release(journal._line).cancel()
+                await writer_of(store).drain()
             assert ((await store.info("a")).owner is None) is not fails
 
     asyncio.run(main())
@@ -624,27 +609,13 @@ def test_an_interrupt_within_the_commit_that_gives_a_run_up_ends_the_run(tmp_pat
     async def one() -> int:
         return 1
 
-    async def over(running: asyncio.Task[int]) -> None:
-        await asyncio.wait([running], timeout=30)
-
     with asyncio.Runner() as runner:
         engine = af.Engine(tmp_path / "runs.db", durability="process")
         runner.run(engine.open())
-        store = engine._store
-        assert isinstance(store, SqliteStore) and store._database is not None
-        connection = store._database._connection._conn
-        execute = connection.execute
-
-        def interrupted(sql: str, *parameters: Any) -> Any:
-            if sql.startswith("UPDATE runs SET owner = NULL"):
-                raise KeyboardInterrupt
-            return execute(sql, *parameters)
-
-        connection.execute = interrupted  # type: ignore[assignment,method-assign]
         running = runner.get_loop().create_task(engine.run(one))
-        with pytest.raises(KeyboardInterrupt):
+        errors = repeat(KeyboardInterrupt())
+        with disturbed(engine._store, "UPDATE runs SET owner = NULL", errors), pytest.raises(KeyboardInterrupt):
             runner.run(over(running))
-        connection.execute = execute  # type: ignore[method-assign]
         runner.run(over(running))
         assert running.result() == 1
         runner.run(engine.close())
@@ -662,25 +633,12 @@ def test_a_run_that_has_ended_and_cannot_be_given_up_gives_its_value(
 
     async def main() -> None:
         async with af.Engine(tmp_path / "runs.db", durability=durability) as engine:
-            store = engine._store
-            assert isinstance(store, SqliteStore) and store._database is not None
-            connection = store._database._connection._conn
-            execute, failures = connection.execute, [0, 0]
-
-            def failing(sql: str, *parameters: Any) -> Any:
-                if sql.startswith("UPDATE runs SET owner = NULL") and failures:
-                    failures.pop()
-                    error = sqlite3.OperationalError("made up")
-                    error.sqlite_errorcode = sqlite3.SQLITE_FULL
-                    raise error
-                return execute(sql, *parameters)
-
-            if durability != "process":
-                failures.pop()  # within the call, and behind it
-            connection.execute = failing  # type: ignore[assignment,method-assign]
-            assert await engine.run(one, run_id="r") == 1
-            assert (await engine.runs())[0].state is RunState.SUCCEEDED
-            assert await engine.resume("r", one) == 1
+            tries = 2 if durability == "process" else 1  # within the call, and behind it
+            errors = [failed(sqlite3.SQLITE_FULL) for _ in range(tries)]
+            with disturbed(engine._store, "UPDATE runs SET owner = NULL", errors):
+                assert await engine.run(one, run_id="r") == 1
+                assert (await engine.runs())[0].state is RunState.SUCCEEDED
+                assert await engine.resume("r", one) == 1
 
     asyncio.run(main())
     assert "could not be given up" in caplog.text
