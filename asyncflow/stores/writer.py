@@ -288,7 +288,7 @@ class Writer:
     async def _commit(self, batch: list[Append], releases: list[Release]) -> None:
         is_synced = any(append.line.durability == "full" for append in batch)
         size_bytes = sum(append.size_bytes for append in batch)
-        is_here = not is_synced and self._on_loop.is_brief(len(batch) + len(releases), size_bytes)
+        is_here = self._on_loop.is_brief(len(batch) + len(releases), size_bytes, is_synced=is_synced)
         call = self._database.call_here if is_here else self._database.call
         begun = self._loop.time()
         try:
@@ -298,8 +298,7 @@ class Writer:
             if not isinstance(error, Exception):
                 raise
             return
-        if is_here:
-            self._on_loop.took(self._loop.time() - begun)
+        self._on_loop.took(self._loop.time() - begun, is_here=is_here, is_synced=is_synced)
         self._is_synced = is_synced
         self._keep(batch, releases, refused, size_bytes)
 
@@ -319,7 +318,7 @@ class Writer:
         except BaseException as error:
             self._lose(batch, releases, error)
             raise
-        self._on_loop.took(self._loop.time() - begun)
+        self._on_loop.took(self._loop.time() - begun, is_here=True, is_synced=False)
         self._is_synced = False
         self._keep(batch, releases, refused, size_bytes)
         return True

@@ -370,21 +370,45 @@ class Trips:
 def test_what_is_brief_is_committed_without_a_trip_to_the_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The trip costs twice what the commit does; what is synced or large makes it nevertheless."""
+    """The trip costs twice what the commit does; what is large makes it nevertheless."""
     monkeypatch.setattr(on_loop_module, "_BRIEF_SECONDS", 3600.0)  # however busy this machine is
 
     async def main() -> None:
         async with opened(tmp_path / "runs.db") as store:
-            journal, full = await create(store, "a"), await create(store, "full", durability="full")
+            journal = await create(store, "a")
             trips = Trips(store)
             for number in range(1, 6):
                 await append(journal, number)
             assert trips.count == 0
             await append(journal, 6, "x" * 100_000)
             assert trips.count == 1
-            await append(full, 1)
-            assert trips.count == 2
             assert await numbers(store, "a") == list(range(7))
+
+    asyncio.run(main())
+
+
+def test_what_is_synced_leaves_the_loop_alone_unless_the_disk_has_been_quick(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To wake a thread takes as long as a quick disk does; a slow one must hold up a run and not the application."""
+    monkeypatch.setattr(on_loop_module, "_BRIEF_SECONDS", 3600.0)
+    monkeypatch.setattr(on_loop_module, "_QUICK_SECONDS", 3600.0)
+    monkeypatch.setattr(on_loop_module, "_QUICK_SYNCS", 4)
+
+    async def main() -> None:
+        async with opened(tmp_path / "runs.db") as store:
+            full = await create(store, "full", durability="full")  # the first of them
+            trips, made = Trips(store), []
+            for number in range(1, 12):
+                if number == 5:  # on the loop still
+                    monkeypatch.setattr(on_loop_module, "_QUICK_SECONDS", 0.0)
+                elif number == 6:
+                    monkeypatch.setattr(on_loop_module, "_QUICK_SECONDS", 3600.0)
+                before = trips.count
+                assert full.append(note(number), {}, RunState.RUNNING) is not None, "never within the append"
+                await full.settle()
+                made.append(trips.count - before)
+            assert made == [1, 1, 1, 0, 0, 1, 1, 1, 1, 0, 0]
 
     asyncio.run(main())
 
