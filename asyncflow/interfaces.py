@@ -264,15 +264,13 @@ class Call(msgspec.Struct, frozen=True):
 
 
 class Work(Protocol):
-    """A call on its way."""
+    """A call on its way, such as an asyncio task."""
 
-    @property
-    def can_stop(self) -> bool:
-        """Whether :meth:`stop` reaches the body. A thread cannot be stopped."""
-        ...
-
-    def stop(self) -> None:
-        """Ask the body to give way. It may take its time, or refuse."""
+    def cancel(self) -> bool:
+        """
+        Ask the body to give way, which may take its time, or refuse; return whether that reaches it. What runs in a
+        thread cannot be reached.
+        """
         ...
 
 
@@ -303,10 +301,6 @@ class CoroutineExecutor(Executor, Protocol):
     start: Callable[..., asyncio.Task[Any]]
     options: Mapping[str, Any]
     now: Callable[[], float]
-
-    def going_on(self, task: asyncio.Task[Any]) -> Work:
-        """Return what stops *task*, which has not ended."""
-        ...
 
 
 # --- Clock ------------------------------------------------------------------------------------------------------------

@@ -38,21 +38,6 @@ async def _drive(call: Call, done: Callable[[Any, BaseException | None], None]) 
         done(value, None)
 
 
-class LoopWork:
-    """A coroutine on its way."""
-
-    __slots__ = ("_task",)
-    can_stop = True
-
-    def __init__(self, task: asyncio.Task[Any]) -> None:
-        # Held here, since a loop only holds its tasks weakly.
-        self._task = task
-
-    def stop(self) -> None:
-        """Raise CancelledError where the body waits."""
-        self._task.cancel()
-
-
 class LoopExecutor:
     """Runs coroutine functions on the loop; user code finds itself in an ordinary asyncio task."""
 
@@ -68,13 +53,7 @@ class LoopExecutor:
     def submit(self, call: Call, done: Callable[[Any, BaseException | None], None]) -> Work:
         """Start *call*; it may have ended when this returns."""
         task = begin(_drive(call, done), self._loop, call.name, call.context)
-        if task.done():
-            return OVER
-        return self.going_on(task)
-
-    def going_on(self, task: asyncio.Task[Any]) -> Work:
-        """Return what stops *task*, which has not ended."""
-        return LoopWork(task)
+        return OVER if task.done() else task
 
     async def close(self) -> None:
         """Nothing to let go of: calls on their way belong to their runs."""

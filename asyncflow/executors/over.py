@@ -7,10 +7,10 @@ class Over:
     """A call that is over: there is nothing to stop."""
 
     __slots__ = ()
-    can_stop = False
 
-    def stop(self) -> None:
+    def cancel(self) -> bool:
         """Do nothing: it is over."""
+        return False
 
 
 OVER = Over()

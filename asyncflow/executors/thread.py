@@ -25,14 +25,9 @@ class ThreadWork:
         self.done = done
         self.is_taken = False
 
-    @property
-    def can_stop(self) -> bool:
-        """Whether it still waits for a thread. What runs in a thread runs to its end."""
-        return not self.is_taken
-
-    def stop(self) -> None:
-        """Take it out of the line, if no thread has it yet."""
-        self._pool.withdraw(self)
+    def cancel(self) -> bool:
+        """Take it out of the line if no thread has it yet, and return whether that is so. What runs runs to its end."""
+        return self._pool.withdraw(self)
 
 
 class ThreadExecutor:
@@ -75,14 +70,15 @@ class ThreadExecutor:
                 self._changed.notify()
         return work
 
-    def withdraw(self, work: ThreadWork) -> None:
-        """Take *work* out of the line, if no thread has it yet; it ends as cancelled."""
+    def withdraw(self, work: ThreadWork) -> bool:
+        """Take *work* out of the line if no thread has it yet, and return whether that is so; it ends as cancelled."""
         with self._changed:
             if work.is_taken:
-                return
+                return False
             self._line.remove(work)
             work.is_taken = True
         self._loop.call_soon(work.done, None, asyncio.CancelledError())
+        return True
 
     def __repr__(self) -> str:
         state = "closed, " if self._is_closed else ""

@@ -226,10 +226,7 @@ class Actor:
             return
         self._order = cause
         grace = self.home.cancel_grace
-        if work.can_stop:
-            self._grace = self.home.clock.call_later(grace, self._abandon)
-            work.stop()
-        elif cause == "cancel":
+        if work.cancel() or cause == "cancel":
             self._grace = self.home.clock.call_later(grace, self._abandon)
         else:
             # A thread cannot be stopped: it has had its time, or its grace.
@@ -454,9 +451,8 @@ class Actor:
     def _stop_revert(self) -> None:
         assert self.work is not None
         self._order = "timeout"
-        if self.work.can_stop:
+        if self.work.cancel():
             self._grace = self.home.clock.call_later(self.home.cancel_grace, self._abandon)
-            self.work.stop()
         else:
             self._abandon()
 

@@ -30,7 +30,7 @@ class _Asking:
         if self.is_wanted:
             self.is_wanted = False
             assert self.work is not None  # what drops it comes in a later turn than the one that asked
-            self.work.stop()
+            self.work.cancel()
 
 
 def _stray(what: str, error: BaseException) -> StrayCancellation:

@@ -78,7 +78,7 @@ def sprint(
                 options["name"] = names[task] if is_flat else actor.path
                 options["context"] = contextvars.copy()
                 work = start(_run(actor, declared.body, args, kwargs), **options)
-                value = actor.answer if work.done() else _goes_on(actor, actors, loop, work)
+                value = actor.answer if work.done() else _goes_on(actor, actors, work)
             elif plain == "inline":
                 value = _call(actor, declared.body, args, kwargs)
             else:
@@ -114,7 +114,7 @@ def call_body(
             return _call(actor, declared.body, args, kwargs)
         context = actor.home.context.copy()
         work = loop.start(_run(actor, declared.body, args, kwargs), name=actor.path, context=context, **loop.options)
-        return actor.answer if work.done() else _goes_on(actor, actors, loop, work)
+        return actor.answer if work.done() else _goes_on(actor, actors, work)
     attempt, recovered = actor.attempt, actor.recovered
     actor = actors.get(task, actor)  # one whose body was left behind takes this attempt too
     actor.start(attempt, args, kwargs, recovered)
@@ -123,9 +123,9 @@ def call_body(
     return UNDER_WAY
 
 
-def _goes_on(actor: Actor, actors: dict[int, Actor], loop: CoroutineExecutor, work: asyncio.Task[Any]) -> Any:
+def _goes_on(actor: Actor, actors: dict[int, Actor], work: asyncio.Task[Any]) -> Any:
     """Make *actor* known, whose body waits for something."""
-    actor.work = loop.going_on(work)
+    actor.work = work  # held here, since a loop only holds its tasks weakly
     actors[actor.task] = actor
     return UNDER_WAY
 
@@ -137,7 +137,9 @@ async def _run(actor: Actor, body: Callable[..., Any], args: list[Any], kwargs: 
     """
     running.set(actor)
     try:
-        value = await (body(*args, **kwargs) if kwargs else body(*args))
+        called = body(*args, **kwargs) if kwargs else body(*args)
+        del args, kwargs  # while the body waits it alone decides what of them is kept
+        value = await called
     except BaseException as error:
         actor.attempt_ended(None, error)
         return

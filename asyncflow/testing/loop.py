@@ -205,21 +205,18 @@ class _Inline:
         self._timer: asyncio.TimerHandle | None = None
         self.is_begun = False
 
-    @property
-    def can_stop(self) -> bool:
-        """Whether it has not begun."""
-        return not self.is_begun
-
     def begin_later(self, loop: SeededLoop, call: Call) -> None:
         """Let it be called at a moment that the loop's seed chooses."""
         self._timer = loop.call_later(loop.delay(), self._begin, call)
 
-    def stop(self) -> None:
-        """Take it out of the line."""
-        if not self.is_begun and self._timer is not None:
-            self.is_begun = True
-            self._timer.cancel()
-            asyncio.get_running_loop().call_soon(self._done, None, asyncio.CancelledError())
+    def cancel(self) -> bool:
+        """Take it out of the line unless it has begun, and return whether that is so."""
+        if self.is_begun or self._timer is None:
+            return False
+        self.is_begun = True
+        self._timer.cancel()
+        asyncio.get_running_loop().call_soon(self._done, None, asyncio.CancelledError())
+        return True
 
     def _begin(self, call: Call) -> None:
         self.is_begun = True

@@ -88,10 +88,8 @@ def test_a_call_that_no_thread_has_taken_can_be_withdrawn() -> None:
         called: list[str] = []
         with bench.executor._changed:  # keeps the thread from taking it
             work = bench.submit(called.append, "no")
-            assert work.can_stop
-            work.stop()
-            assert not work.can_stop
-            work.stop()
+            assert work.cancel()
+            assert not work.cancel()
         await bench.ended(1)
         [(value, error)] = bench.endings
         assert value is None and isinstance(error, asyncio.CancelledError) and not called
@@ -114,8 +112,7 @@ def test_a_call_that_a_thread_has_taken_cannot_be_withdrawn() -> None:
 
         work = bench.submit(call)
         begun.wait()
-        assert not work.can_stop
-        work.stop()
+        assert not work.cancel()
         let_go.set()
         await bench.ended(1)
         assert bench.endings == [("done", None)]
