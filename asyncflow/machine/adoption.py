@@ -51,13 +51,12 @@ class Adoption(Choices):
         for task, new in moved.items():
             self.states[new], self.attempts[new], self.values[new] = states[task], attempts[task], values[task]
             self.started[new] = started[task]
-        self.failures = [moved[task] for task in self.failures if task in moved]
         self.in_doubt = {moved[task] for task in self.in_doubt if task in moved}
         self._remaking = {moved[task] for task in self._remaking if task in moved}
         self.reverting = {moved[task] for task in self.reverting if task in moved}
         for name in (
-            "outcomes", "waits", "lost", "crashes", "executions", "revert_attempts", "revert_lost", "revert_failures",
-            "revert_values", "_ended",
+            "outcomes", "failures", "waits", "lost", "crashes", "executions", "revert_attempts", "revert_lost",
+            "revert_failures", "revert_values", "_ended",
         ):  # fmt: skip
             table: dict[int, Any] = getattr(self, name)
             setattr(self, name, {moved[task]: entry for task, entry in table.items() if task in moved})

@@ -32,7 +32,9 @@ def present_attempt(ledger: Ledger, scope: int) -> tuple[Any, dict[str, Failure]
     """Return what the controller of *scope* gave for this attempt, and path to failure of what failed in its flow."""
     plan, span, inner = ledger.plan, ledger.plan.span(scope), ledger.plan.within(scope)
     found = {path: failure for path, failure in ledger.gone_failures.items() if is_below(path, plan.scopes[scope].path)}
-    found |= {plan.path(task): failure_of(ledger, task) for task in ledger.failures if task in span}
+    # Not by a look at all that failed in the run: a thousand flows may fail at one moment.
+    failed = sorted(ledger.failures.keys() & span, key=ledger.failures.__getitem__)
+    found |= {plan.path(task): failure_of(ledger, task) for task in failed}
     found |= {plan.scopes[one].path: failure for one, failure in ledger.scope_failures.items() if one in inner}
     found |= {plan.scopes[one].path: lateness_of(plan, one) for one in ledger.late_scopes if one in inner}
     return ledger.values[plan.scopes[scope].controller], found

@@ -37,6 +37,10 @@ class Flows(Adoption):
 
     # --- Failing ------------------------------------------------------------------------------------------------------
 
+    def _count_failure(self, task: int) -> None:
+        self.failures[task] = self._fails
+        self._fails += 1
+
     def _fail(self, scope: int) -> None:
         """
         Something right in *scope* has failed for good: the nearest flow that has a controller and has not ended, be it
@@ -166,7 +170,7 @@ class Flows(Adoption):
 
     def _started_over(self, event: m.FlowStartedOver) -> None:
         scope, plan = event.scope, self.plan
-        control, span = self.controls[scope], plan.span(scope)
+        control = self.controls[scope]
         if control.undoing is None or control.undoing.left:
             raise IllegalTransition(f"flow {plan.scopes[scope].path!r} cannot start over; it is not undone")
         self.tally.start_overs += 1
@@ -175,7 +179,6 @@ class Flows(Adoption):
         for node in plan.inside(scope):
             self._waiting_for[node] = plan.pending[node]
         self._forget_flows(scope)
-        self.failures = [task for task in self.failures if task not in span]
         for path in [path for path in self.gone_failures if is_below(path, plan.scopes[scope].path)]:
             del self.gone_failures[path]
         control.phase, control.undoing = ControlPhase.GOING, None
@@ -197,8 +200,8 @@ class Flows(Adoption):
         self.attempts[task] = self.started[task] = 0
         self.values[task] = NO_VALUE
         for table in (
-            self.outcomes, self.waits, self.lost, self.crashes, self.revert_attempts, self.revert_lost,
-            self.revert_values, self.revert_failures,
+            self.outcomes, self.failures, self.waits, self.lost, self.crashes, self.revert_attempts,
+            self.revert_lost, self.revert_values, self.revert_failures,
         ):  # fmt: skip
             if table:
                 table.pop(task, None)
@@ -271,7 +274,7 @@ class Flows(Adoption):
             return
         self._step(node, FAILED)
         self.outcomes[node] = failure
-        self.failures.append(node)
+        self._count_failure(node)
         self._fail(self._home(node))
 
     def _home(self, task: int) -> int:

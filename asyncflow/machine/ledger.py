@@ -61,6 +61,7 @@ class Ledger:
         "_cancels",
         "_end_due",
         "_ended",
+        "_fails",
         "_gates",
         "_halts",
         "_held",
@@ -151,7 +152,7 @@ class Ledger:
 
         # What few tasks have.
         self.outcomes: dict[int, Failure | TimedOut | Cancelled] = {}
-        self.failures: list[int] = []
+        self.failures: dict[int, int] = {}  # failed for good, in that order: task to how many had before
         self.waits: dict[int, float] = {}  # task to when its next attempt, or next try at its revert, is due
         self.lost: dict[int, int] = {}  # attempts lost in this execution
         self.crashes: dict[int, int] = {}  # those of them in a row, without an ending, that the process died of
@@ -177,6 +178,7 @@ class Ledger:
         self._left = size  # tasks that have not settled
         self.tally = Tally()
         self._starts = 0  # tasks that have started, to tell in which order
+        self._fails = 0  # the same of those that failed for good
         self._undoing: ReverseOrder | None = None  # while the run is being undone
         self.undo_scope = WHOLE_RUN  # what is undone once the run has turned round: a flow, or one of these
         self._halts: set[int] = set()  # scopes whose control is not GOING

@@ -396,7 +396,7 @@ class RunMachine(Intake):
         new = TIMED_OUT if isinstance(outcome, TimedOut) else FAILED
         self._step(task, new)
         self.outcomes[task] = outcome
-        self.failures.append(task)
+        self._count_failure(task)
         self.waits.pop(task, None)
         if self.phase is RunState.RUNNING:
             self._fail(self._home(task))

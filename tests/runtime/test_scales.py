@@ -200,13 +200,7 @@ class Conditional(Drive):
         return self
 
 
-NOT_YET = ("flows at once that each run again",)
-"""Each question looks at all failures of the run."""
-
-
-@pytest.mark.parametrize(
-    "question", [pytest.param(one, marks=[pytest.mark.xfail(strict=False)] if one in NOT_YET else []) for one in LINEAR]
-)
+@pytest.mark.parametrize("question", LINEAR)
 def test_twice_the_size_is_twice_the_steps(question: str) -> None:
     """A flow that a program made has no size at which it suddenly stands still."""
     size, make = LINEAR[question]
