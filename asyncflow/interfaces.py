@@ -269,7 +269,7 @@ class Work(Protocol):
     def cancel(self) -> bool:
         """
         Ask the body to give way, which may take its time, or refuse; return whether that reaches it. What runs in a
-        thread cannot be reached.
+        thread cannot be reached. An ending may be reported before this returns.
         """
         ...
 

@@ -40,6 +40,7 @@ from asyncflow.runtime.shelter import see_through
 from asyncflow.runtime.stepper import Stepper
 from asyncflow.runtime.supervisor import Supervisor
 from asyncflow.states import RunState
+from asyncflow.stores.errand import raise_from_loop
 
 log = logging.getLogger("asyncflow")
 
@@ -240,7 +241,7 @@ class Launcher:
         if isinstance(going_on, (KeyboardInterrupt, SystemExit)):
             # From the loop, whoever started this: raised here it could come out of an eager start in the middle of
             # engine.start, and would be complained about a second time when this asyncio task is forgotten.
-            asyncio.get_running_loop().call_soon(_raise, going_on)
+            raise_from_loop(going_on)
         elif going_on is not None:
             raise going_on
 
@@ -307,10 +308,6 @@ def _seal_input(flow: str, name: str, value: Any, codec: Codec, blobs: dict[str,
     if sealed.blob is not None and sealed.payload is not None:
         blobs[sealed.blob] = sealed.payload
     return sealed
-
-
-def _raise(error: BaseException) -> None:
-    raise error
 
 
 async def _standing_still(supervisor: Supervisor, store: str | None) -> BaseException:

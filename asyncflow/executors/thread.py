@@ -26,7 +26,7 @@ class ThreadWork:
         self.is_taken = False
 
     def cancel(self) -> bool:
-        """Take it out of the line if no thread has it yet, and return whether that is so. What runs runs to its end."""
+        """Take it out of the line if no thread has it yet; what runs runs to its end."""
         return self._pool.withdraw(self)
 
 
@@ -71,7 +71,7 @@ class ThreadExecutor:
         return work
 
     def withdraw(self, work: ThreadWork) -> bool:
-        """Take *work* out of the line if no thread has it yet, and return whether that is so; it ends as cancelled."""
+        """Take *work* out of the line, if no thread has it yet; it ends as cancelled."""
         with self._changed:
             if work.is_taken:
                 return False

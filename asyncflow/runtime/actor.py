@@ -225,12 +225,7 @@ class Actor:
         if work is None or self._order is not None or (self.is_undoing and cause != "suspend"):
             return
         self._order = cause
-        grace = self.home.cancel_grace
-        if work.cancel() or cause == "cancel":
-            self._grace = self.home.clock.call_later(grace, self._abandon)
-        else:
-            # A thread cannot be stopped: it has had its time, or its grace.
-            self._abandon()
+        self._stop(work, is_patient=cause == "cancel")
 
     # --- The body -----------------------------------------------------------------------------------------------------
 
@@ -451,7 +446,17 @@ class Actor:
     def _stop_revert(self) -> None:
         assert self.work is not None
         self._order = "timeout"
-        if self.work.cancel():
+        self._stop(self.work)
+
+    def _stop(self, work: Work, *, is_patient: bool = False) -> None:
+        """
+        Tell a body to give way, and leave it behind when its grace is over; at once if nothing reaches it, as in a
+        thread, which has had its time. One who *is_patient* gives it its grace all the same.
+        """
+        is_told = work.cancel()
+        if self.work is not work:
+            return  # that was its end already
+        if is_told or is_patient:
             self._grace = self.home.clock.call_later(self.home.cancel_grace, self._abandon)
         else:
             self._abandon()

@@ -138,7 +138,7 @@ async def _run(actor: Actor, body: Callable[..., Any], args: list[Any], kwargs: 
     running.set(actor)
     try:
         called = body(*args, **kwargs) if kwargs else body(*args)
-        del args, kwargs  # while the body waits it alone decides what of them is kept
+        del args, kwargs  # a list less for as long as the body waits
         value = await called
     except BaseException as error:
         actor.attempt_ended(None, error)

@@ -110,7 +110,7 @@ class Supervisor:
         self._dispatcher = Dispatcher(self, environment.pools)  # pyright: ignore[reportArgumentType]
         # None where somebody has put something between a body and its asyncio task.
         on_loop = environment.executors["loop"]
-        self.loop_executor = cast("CoroutineExecutor", on_loop) if hasattr(on_loop, "start") else None
+        self.loop_executor = cast("CoroutineExecutor", on_loop) if hasattr(on_loop, "options") else None
         # What actors call when their body is gone, or left behind.
         self.gone, self.lingers = self._dispatcher.gone, self._dispatcher.lingers
         self.returns = self._dispatcher.returns

@@ -9,11 +9,11 @@ records of a batch are one statement, and none of its statements gives back rows
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from asyncflow.states import RunState
-from asyncflow.stores.database import LendableConnection
+from asyncflow.stores.database import Database, LendableConnection
 from asyncflow.stores.line import Append, Creation, Line
 from asyncflow.stores.seal import seal_plan, seal_record, seal_run
 
@@ -64,6 +64,7 @@ def write(
     heard: Sequence[int],
     owner: int,
     level: str | None,
+    is_again: bool = False,
 ) -> set[Append]:
     """
     Make the runs exist that are to be created, add all records, and give up runs; all of it or, if it raises, nothing.
@@ -75,6 +76,7 @@ def write(
         heard: Requests to be forgotten, which those runs have heard.
         owner: Ourselves.
         level: What sets the level of syncing, if it is to change.
+        is_again: Whether all of this may be there already, since the first try was interrupted.
 
     Returns:
         The appends that do not fit what is there, and are not: of runs whose id is taken (their key is 0 then), and of
@@ -82,6 +84,8 @@ def write(
     """
     if level is not None:
         connection.execute(level)
+    if is_again:
+        appends = [append for append in appends if not _is_there(connection, append, owner)]
     if len(appends) == 1 and not releases and appends[0].creation is None and not appends[0].blobs:
         # A statement by itself is a transaction, and what it has changed tells whether the only record was taken.
         return set() if _insert(connection, appends) else set(appends)
@@ -98,6 +102,29 @@ def write(
         if connection.in_transaction:
             connection.execute("ROLLBACK")
     return refused
+
+
+async def adopt_plan(database: Database, digest: str, body: Callable[[], bytes], run_id: str) -> None:
+    """Keep a recorded plan, whose bytes *body* gives if it is not there, for as long as the run is kept."""
+    # Together: a plan that is there may be purged with the last run that is known to use it.
+    async with database.transaction():
+        if not await database.fetch(HAS_PLAN, (digest,)):
+            plan = body()
+            await database.fetch(KEEP_PLAN, (digest, plan, seal_plan(digest, plan)))
+        await database.fetch(
+            "INSERT INTO adoptions(run, plan) SELECT key, ? FROM runs WHERE id = ? ON CONFLICT DO NOTHING",
+            (digest, run_id),
+        )
+
+
+def _is_there(connection: LendableConnection, append: Append, owner: int) -> bool:
+    line = append.line
+    # A key that was given out and rolled back may be another's by now.
+    sql = (
+        "SELECT 1 FROM records AS c JOIN runs AS r ON r.key = c.run "
+        "WHERE c.run = ? AND c.number = ? AND r.id = ? AND r.epoch = ? AND r.owner = ?"
+    )
+    return bool(connection.execute(sql, (line.key, append.number, line.run_id, line.epoch, owner)).fetchall())
 
 
 def _create(connection: LendableConnection, creations: Sequence[Append], owner: int) -> set[Append]:

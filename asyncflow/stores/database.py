@@ -181,7 +181,7 @@ class Database:
         """
         Do the same without a trip to the thread, which is idle, unless there is somebody to wait for.
 
-        For what is over sooner than the trip would be: nothing of it may wait for the disk.
+        For what is over as soon as the trip would be. An interrupt may come out of it, see :meth:`call_now`.
         """
 
         async def call() -> T:
@@ -199,6 +199,8 @@ class Database:
         Raises:
             Taken: That cannot be done: somebody would have to be waited for, or it failed. Nothing has changed, and
                 :meth:`call` does what is to be done then, or says why not.
+            KeyboardInterrupt, SystemExit: A handler of a signal raised it in the middle, and nobody knows whether
+                anything has changed.
         """
         if self._is_closed:
             raise Taken
@@ -318,7 +320,14 @@ class _Connection(aiosqlite.Connection):
     def here(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Call *fn* with the connection in this thread; raise Taken if it is not our turn."""
         act = partial(self._call, fn, *args, **kwargs)
-        return act() if self.turn is None else self.turn.around_now(self._conn, act)
+        try:
+            return act() if self.turn is None else self.turn.around_now(self._conn, act)
+        except (KeyboardInterrupt, SystemExit):
+            if self._conn.in_transaction:
+                self._conn.rollback()
+            if self.turn is not None:
+                self.turn.mend()
+            raise
 
     def _call(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         return fn(self._conn, *args, **kwargs)

@@ -11,6 +11,15 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
+def raise_from_loop(error: BaseException) -> None:
+    """Have the running loop raise *error* in its next turn, where it comes out of ``asyncio.run`` and harms no task."""
+    asyncio.get_running_loop().call_soon(_raise, error)
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
 def send_on_errand(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     """
     Return an asyncio task that does *work* and that nobody cancels but who holds it.

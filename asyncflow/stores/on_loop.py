@@ -1,14 +1,15 @@
 """
-Which commits are made on the loop, though it turns for nobody meanwhile: those that take less than the trip to the
-connection's thread would.
+Which commits are made on the loop, though it turns for nobody meanwhile: those that take about as long as the trip to
+the connection's thread and back would.
 
-What need not wait for the disk and is small is committed in 25 us; the trip there and back adds 35 us. Where nobody
-else has something to append it is committed at once, as part of the append: to come back behind it takes another turn
-of the loop and a future, 20 us more. Else what comes in within a turn makes one commit, which is cheaper for all.
+What need not wait for the disk and is small is committed in 25 us; the trip takes 35 us, and 150 where both sides have
+gone to sleep. Where nobody else has something to append it is committed at once, as part of the append: to come back
+behind it takes another turn of the loop and a future, 20 us more. Else what comes in within a turn makes one commit,
+which is cheaper for all.
 
-What waits for the disk is committed here as well while the disk is quick: to wake a thread that sleeps, and then the
-loop, adds 150 us to a sync of as much. The loop turns between two of them, and a single slow one sends the next ones to
-the thread until the disk has been quick for a while.
+What is synced is committed here as well while the disk is quick, in 160 us; the loop turns between two of them. A slow
+sync, of which the trip and whatever else keeps the loop busy are part, sends the next ones to the thread until enough
+in a row have been quick. Each time that the loop has been held for long, four times as many are wanted.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ _BRIEF_BYTES = 32 << 10
 # Where the kernel makes whoever writes wait, as when the disk lags behind, commits go to the thread for a while.
 _BRIEF_SECONDS = 0.005
 _SLOW_FOR = 0.1
-# A sync that takes no longer is quick, and so many in a row say that the disk is.
+# A sync that takes no longer is quick, and so many in a row say that the disk is, but not for long.
 _QUICK_SECONDS = 0.001
 _QUICK_SYNCS = 16
+_MOST_QUICK_SYNCS = 1 << 20
+_QUICK_FOR = 5.0
 # Whoever has appended within this time is likely to append again.
 _RECENT_SECONDS = 0.001
 # For how long a turn of the loop may commit at once; what comes then is gathered, and the loop turns.
@@ -32,25 +35,30 @@ _AT_ONCE_SECONDS = 0.004
 
 
 class OnLoop:
-    """What is known of the commits that one writer has made on the loop."""
+    """What is known of the commits that one writer has made, as far as it tells where to make the next one."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         # Until when nothing is committed on the loop.
         self._slow_until = 0.0
-        # How many syncs in a row have been quick.
+        # How many syncs in a row have been quick, how many are wanted, and when the last one was.
         self._quick_syncs = 0
+        self._wanted = _QUICK_SYNCS
+        self._synced_at = 0.0
         # Who appended last, and when.
         self._last: Line | None = None
         self._last_at = 0.0
         # Until when this turn of the loop commits at once, if it has begun to.
         self._until: float | None = None
 
-    def is_brief(self, rows: int, size_bytes: int, *, is_synced: bool = False) -> bool:
-        """Whether a commit of so much is made on the loop now."""
-        if is_synced and self._quick_syncs < _QUICK_SYNCS:
+    def allows(self, rows: int, size_bytes: int, *, is_synced: bool) -> bool:
+        """Whether a commit of so much may be made on the loop now."""
+        if rows > _BRIEF_ROWS or size_bytes > _BRIEF_BYTES:
             return False
-        return rows <= _BRIEF_ROWS and size_bytes <= _BRIEF_BYTES and self._loop.time() >= self._slow_until
+        now = self._loop.time()
+        if is_synced:
+            return self._quick_syncs >= self._wanted and now - self._synced_at < _QUICK_FOR
+        return now >= self._slow_until
 
     def admit(self, line: Line, *, is_idle: bool) -> bool:
         """
@@ -68,12 +76,17 @@ class OnLoop:
             self._loop.call_soon(self._turned)
         return now < self._until
 
-    def took(self, seconds: float, *, is_here: bool, is_synced: bool) -> None:
-        """Take note of how long a commit has taken: on the loop, or with the trip to the thread and back."""
-        if is_synced:
-            self._quick_syncs = self._quick_syncs + 1 if seconds <= _QUICK_SECONDS else 0
-        if is_here and seconds > _BRIEF_SECONDS:
+    def took(self, seconds: float) -> None:
+        """Take note of how long a commit on the loop has taken that was not synced."""
+        if seconds > _BRIEF_SECONDS:
             self._slow_until = self._loop.time() + _SLOW_FOR
+
+    def synced(self, seconds: float, *, is_here: bool) -> None:
+        """Take note of how long a commit has taken that was synced: on the loop (*is_here*), or with the trip."""
+        self._synced_at = self._loop.time()
+        self._quick_syncs = self._quick_syncs + 1 if seconds <= _QUICK_SECONDS else 0
+        if is_here and seconds > _BRIEF_SECONDS:
+            self._wanted = min(4 * self._wanted, _MOST_QUICK_SYNCS)
 
     def _turned(self) -> None:
         self._until = None

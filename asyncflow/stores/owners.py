@@ -41,8 +41,8 @@ class _LockFile:
     def __init__(self, descriptor: int, path: str) -> None:
         self.descriptor = descriptor
         self.path = path
-        # Of those in this process who want byte 0.
-        self.mutex = threading.Lock()
+        # Of those in this process who want byte 0; whoever has it can tell that it has, see ``WalLock.mend``.
+        self.mutex = threading.RLock()
         self.users = 0
         self.held: set[int] = set()
 

@@ -26,6 +26,7 @@ from asyncflow.states import RunState
 from asyncflow.stores import owners, schema, wal_lock
 from asyncflow.stores.backup import backup
 from asyncflow.stores.claims import become_owner, claiming, forgetting
+from asyncflow.stores.commit import adopt_plan
 from asyncflow.stores.database import PATIENCE, Database
 from asyncflow.stores.errand import see_out, send_on_errand
 from asyncflow.stores.line import Line
@@ -34,7 +35,7 @@ from asyncflow.stores.pulse import LEASE
 from asyncflow.stores.purge import Purge
 from asyncflow.stores.reader import Reader, process
 from asyncflow.stores.wal_lock import WalLock
-from asyncflow.stores.writer import CHECKPOINT_BYTES, Writer, adopt_plan
+from asyncflow.stores.writer import CHECKPOINT_BYTES, Writer
 
 T = TypeVar("T")
 

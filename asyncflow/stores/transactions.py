@@ -15,6 +15,7 @@ from typing import TypeGuard
 
 import attrs
 
+from asyncflow.errors import AsyncflowError
 from asyncflow.interfaces import Make
 from asyncflow.messages import Record
 from asyncflow.outcomes import Failure
@@ -56,6 +57,17 @@ class JointAppend:
     def is_next(self) -> bool:
         """Whether all that was appended to the run before is in the file, or was refused."""
         return self.line.last is None or self.line.last.is_settled
+
+    def answer(self, answer: Record | Failure | AsyncflowError) -> None:
+        """Tell who appends what has been kept, or why nothing was."""
+        waiter = self.waiter
+        if waiter.done():
+            return  # cancelled: nobody waits any more
+        if isinstance(answer, AsyncflowError):
+            waiter.set_exception(answer)
+            waiter.exception()  # the line keeps the error, so a waiter that nobody awaits hides nothing
+        else:
+            waiter.set_result(answer)
 
 
 @attrs.frozen

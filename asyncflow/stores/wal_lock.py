@@ -17,6 +17,7 @@ as they would for SQLite, then say so. The kernel frees the lock of a process th
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import threading
 import time
@@ -54,7 +55,7 @@ def explain() -> str:
 class Byte(Protocol):
     """One byte of a file that processes lock in turns, and threads of one process as well."""
 
-    mutex: threading.Lock
+    mutex: threading.RLock
 
     def try_lock(self) -> bool:
         """Lock the byte against other processes, and return whether that worked."""
@@ -109,6 +110,15 @@ class WalLock:
         if not self._is_held:
             raise Taken
         return self._under(connection, act)
+
+    def mend(self) -> None:
+        """Let go of whatever an interrupt has left taken in this thread, wherever in :meth:`around_now` it came."""
+        self._is_held = False
+        if self._byte.mutex.acquire(blocking=False):  # now it is ours, whether it was or not
+            self._byte.unlock()
+            with contextlib.suppress(RuntimeError):
+                while True:
+                    self._byte.mutex.release()
 
     def _under(self, connection: sqlite3.Connection, act: Callable[[], T]) -> T:
         try:

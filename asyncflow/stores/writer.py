@@ -5,8 +5,9 @@ While one commit runs, whatever else is appended gathers, and goes into the next
 is one trip to the connection's thread and one transaction: see ``commit``. It inserts a record only where the run still
 has the epoch that the appender claimed, so that an engine which was overtaken writes nothing.
 
-A few records that need not wait for the disk are not worth the trip, and are committed on the loop, see ``on_loop``:
-never where another engine is writing, nor for a while after the kernel has made such a commit wait.
+A few records are not worth the trip, and are committed on the loop, see ``on_loop``: never where another engine is
+writing, nor for a while after such a commit has had to wait. What a handler of a signal raises meanwhile is held back:
+the loop raises it, and the batch is committed in the thread, unless it is there already.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import TypeVar
@@ -23,12 +25,11 @@ from asyncflow.interfaces import Make, NewRun
 from asyncflow.messages import Record
 from asyncflow.outcomes import Failure
 from asyncflow.states import RunState
-from asyncflow.stores.commit import HAS_PLAN, KEEP_PLAN, write
+from asyncflow.stores.commit import write
 from asyncflow.stores.database import Database
-from asyncflow.stores.errand import send_on_errand
+from asyncflow.stores.errand import raise_from_loop, send_on_errand
 from asyncflow.stores.line import Append, Creation, Line, Release
 from asyncflow.stores.on_loop import OnLoop
-from asyncflow.stores.seal import seal_plan
 from asyncflow.stores.transactions import JointAppend, Kept, Overtaken, Result, commit
 from asyncflow.stores.wal_lock import Taken
 
@@ -88,6 +89,8 @@ class Writer:
         self.is_leaving = False
         self._is_synced: bool | None = None
         self._on_loop = OnLoop(self._loop)
+        # Whether the next batch may be in the file already, since the commit of what it has was interrupted.
+        self._is_in_doubt = False
         # Roughly what the log has grown by since it was last copied.
         self._log_bytes = 0
 
@@ -288,19 +291,36 @@ class Writer:
     async def _commit(self, batch: list[Append], releases: list[Release]) -> None:
         is_synced = any(append.line.durability == "full" for append in batch)
         size_bytes = sum(append.size_bytes for append in batch)
-        is_here = self._on_loop.is_brief(len(batch) + len(releases), size_bytes, is_synced=is_synced)
-        call = self._database.call_here if is_here else self._database.call
-        begun = self._loop.time()
+        is_here = self._on_loop.allows(len(batch) + len(releases), size_bytes, is_synced=is_synced)
+        clock = time.perf_counter if is_synced else self._loop.time  # that of uvloop knows whole milliseconds only
+        begun = clock()
         try:
-            refused = await call(write, *self._commission(batch, releases, is_synced))
+            refused = await self._write(batch, releases, is_synced=is_synced, is_here=is_here)
         except (Exception, KeyboardInterrupt, SystemExit) as error:
             self._lose(batch, releases, error)
             if not isinstance(error, Exception):
                 raise
             return
-        self._on_loop.took(self._loop.time() - begun, is_here=is_here, is_synced=is_synced)
+        finally:
+            if is_synced:
+                self._on_loop.synced(clock() - begun, is_here=is_here)
+            elif is_here:
+                self._on_loop.took(clock() - begun)
         self._is_synced = is_synced
         self._keep(batch, releases, refused, size_bytes)
+
+    async def _write(
+        self, batch: list[Append], releases: list[Release], *, is_synced: bool, is_here: bool
+    ) -> set[Append]:
+        if is_here and not self._is_in_doubt:
+            try:
+                return await self._database.call_here(write, *self._commission(batch, releases, is_synced))
+            except (KeyboardInterrupt, SystemExit) as interrupt:
+                self._hold_back(interrupt)
+        commission = self._commission(batch, releases, is_synced)
+        refused = await self._database.call(write, *commission, is_again=self._is_in_doubt)
+        self._is_in_doubt = False
+        return refused
 
     def _commit_at_once(self, line: Line, batch: list[Append], releases: list[Release], size_bytes: int) -> bool:
         """Commit what *line* asks for within this call, if nothing else is on its way; return whether that is done."""
@@ -308,20 +328,25 @@ class Writer:
             return False
         is_busy = self._has_work or self._pending or self._log_bytes > CHECKPOINT_BYTES or self.is_leaving
         is_idle = not is_busy and (self._working is None or self._is_looking)
-        if not (self._on_loop.admit(line, is_idle=is_idle) and self._on_loop.is_brief(1, size_bytes)):
+        if not (self._on_loop.admit(line, is_idle=is_idle) and self._on_loop.allows(1, size_bytes, is_synced=False)):
             return False
         begun = self._loop.time()
         try:
             refused = self._database.call_now(write, *self._commission(batch, releases, is_synced=False))
         except Taken:
             return False
-        except BaseException as error:
-            self._lose(batch, releases, error)
-            raise
-        self._on_loop.took(self._loop.time() - begun, is_here=True, is_synced=False)
+        except (KeyboardInterrupt, SystemExit) as interrupt:
+            self._hold_back(interrupt)
+            return False
+        self._on_loop.took(self._loop.time() - begun)
         self._is_synced = False
         self._keep(batch, releases, refused, size_bytes)
         return True
+
+    def _hold_back(self, interrupt: BaseException) -> None:
+        """Have what interrupted a commit raised by the loop, and be in doubt about what that commit has written."""
+        raise_from_loop(interrupt)
+        self._is_in_doubt = True
 
     def _commission(
         self, batch: list[Append], releases: list[Release], is_synced: bool
@@ -333,10 +358,7 @@ class Writer:
         return batch, [release.line for release in releases], heard, self._owner, level
 
     def _lose(self, batch: list[Append], releases: list[Release], error: BaseException) -> None:
-        """
-        Tell everybody in a batch that it was not written. An interrupt may have come behind the very commit; then a
-        resume finds more than was told, as after a crash.
-        """
+        """Tell everybody in a batch that it was not written, as far as anybody knows."""
         for append in batch:
             self._fail(append, _as_store_error(error, self._path))
         if batch:
@@ -382,7 +404,7 @@ class Writer:
         waiting: list[JointAppend] = []
         for append in self._joint:
             if append.line.error is not None:
-                _answer(append, append.line.refusal())
+                append.answer(append.line.refusal())
             else:
                 (batch if append.is_next and len(batch) < _BATCH_FUNCTIONS else waiting).append(append)
         self._joint = waiting
@@ -401,13 +423,13 @@ class Writer:
             if isinstance(result, Kept):
                 line.next += 1
                 self._log_bytes += result.size_bytes
-                _answer(append, result.record)
+                append.answer(result.record)
             elif isinstance(result, Failure):
-                _answer(append, result)
+                append.answer(result)
             else:
                 if line.error is None:
                     line.error = self._reason(line, result)
-                _answer(append, line.refusal())
+                append.answer(line.refusal())
 
     def _reason(self, line: Line, error: Exception) -> AsyncflowError:
         if isinstance(error, Overtaken):
@@ -461,30 +483,6 @@ class Writer:
             f"run {line.run_id!r} appends {size_bytes} bytes to {self._path!r} at once, SQLite keeps {_LARGEST_BYTES}; "
             "return references to large values instead",
             path=self._path,
-        )
-
-
-def _answer(append: JointAppend, answer: Record | Failure | AsyncflowError) -> None:
-    waiter = append.waiter
-    if waiter.done():
-        return  # cancelled: nobody waits any more
-    if isinstance(answer, AsyncflowError):
-        waiter.set_exception(answer)
-        waiter.exception()  # the line keeps the error, so a waiter that nobody awaits hides nothing
-    else:
-        waiter.set_result(answer)
-
-
-async def adopt_plan(database: Database, digest: str, body: Callable[[], bytes], run_id: str) -> None:
-    """Keep a recorded plan, whose bytes *body* gives if it is not there, for as long as the run is kept."""
-    # Together: a plan that is there may be purged with the last run that is known to use it.
-    async with database.transaction():
-        if not await database.fetch(HAS_PLAN, (digest,)):
-            plan = body()
-            await database.fetch(KEEP_PLAN, (digest, plan, seal_plan(digest, plan)))
-        await database.fetch(
-            "INSERT INTO adoptions(run, plan) SELECT key, ? FROM runs WHERE id = ? ON CONFLICT DO NOTHING",
-            (digest, run_id),
         )
 
 

@@ -23,6 +23,7 @@ from asyncflow.outcomes import Failure
 from asyncflow.runtime.shelter import until_done
 from asyncflow.states import RunState
 from asyncflow.stores.database import LendableConnection
+from asyncflow.stores.errand import raise_from_loop
 from asyncflow.stores.loan import end_loans, lent
 from asyncflow.stores.memory import listed
 
@@ -109,7 +110,7 @@ class Disk:
             self.write(entry)
         except BaseException as death:
             # It dies between two callbacks, so that nothing in it sees that.
-            asyncio.get_running_loop().call_soon(_raise, death)
+            raise_from_loop(death)
             return entry.done
         entry.done.set_result(None)
         return None
@@ -444,10 +445,6 @@ class SimulatedStore:
 
     def __repr__(self) -> str:
         return f"<SimulatedStore on {self.disk!r}>"
-
-
-def _raise(error: BaseException) -> None:
-    raise error
 
 
 def _info(file: _File) -> RunInfo:

@@ -210,7 +210,7 @@ class _Inline:
         self._timer = loop.call_later(loop.delay(), self._begin, call)
 
     def cancel(self) -> bool:
-        """Take it out of the line unless it has begun, and return whether that is so."""
+        """Take it out of the line, unless it has begun."""
         if self.is_begun or self._timer is None:
             return False
         self.is_begun = True

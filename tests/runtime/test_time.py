@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 import asyncflow as af
 from asyncflow import RunState, TaskState
+from asyncflow.interfaces import Call
 from asyncflow.observers import Capture
 from tests.runtime.loops import LoopClock, others, run, until
 
@@ -429,6 +431,43 @@ def test_the_next_attempt_waits_until_the_abandoned_one_is_gone() -> None:
             await one
             assert await one.task("deaf") == "value of attempt 2"
             assert deaf.deeds[2:] == [("gone", 40.0), ("attempt 2", 40.0)]
+
+    run(main)
+
+
+class Prompt:
+    """Threads whose calls end as soon as they are told to stop, before whoever tells them has gone on."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def submit(self, call: Call, done: Callable[[Any, BaseException | None], None]) -> Prompt:
+        self.calls += 1
+        self._done = done
+        if self.calls == 2:
+            asyncio.get_running_loop().call_later(3.0, done, "second", None)
+        return self
+
+    def cancel(self) -> bool:
+        self._done(None, asyncio.CancelledError())
+        return True
+
+    async def close(self) -> None: ...
+
+
+def test_a_body_that_ends_while_it_is_told_to_stop_leaves_nothing_behind() -> None:
+    """Its grace must not be another attempt's, which would be taken for one that does not listen."""
+
+    async def main() -> None:
+        @af.task(timeout=5.0, retry=af.Retry(9, af.Fixed(0.0), on=(TimeoutError,)))
+        def body() -> str: ...
+
+        async with af.Engine(clock=LoopClock(), cancel_grace=1.0) as engine:
+            engine._executors["thread"] = prompt = Prompt()
+            one = await engine.start(af.linear("f", body))
+            assert await one.task("body") == "second"
+            await one
+            assert prompt.calls == 2
 
     run(main)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -67,6 +68,26 @@ def disturbed(store: Store, beginning: str, errors: Iterable[BaseException]) -> 
         yield
     finally:
         connection.execute = execute  # type: ignore[method-assign]
+
+
+@contextmanager
+def held(mutex: threading.RLock) -> Iterator[None]:
+    """Have another thread hold *mutex*."""
+    is_held, let_go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with mutex:
+            is_held.set()
+            let_go.wait()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    is_held.wait()
+    try:
+        yield
+    finally:
+        let_go.set()
+        holder.join()
 
 
 def failed(code: int) -> sqlite3.OperationalError:
@@ -436,7 +457,7 @@ def test_the_loop_waits_for_nobody_who_writes(tmp_path: Path, monkeypatch: pytes
             turn = database._connection.turn
             if turn is not None:  # this SQLite needs none
                 trips = Trips(store)
-                with turn._byte.mutex:
+                with held(turn._byte.mutex):
                     waiting = asyncio.ensure_future(append(journal, 2))
                     await trips.asked.wait()
                 await waiting
@@ -464,22 +485,19 @@ def test_after_a_commit_that_took_long_the_next_ones_leave_the_loop_alone(
     asyncio.run(main())
 
 
-@pytest.mark.parametrize(("durability", "heard"), [("process", KeyboardInterrupt), ("full", StoreError)])
-def test_an_interrupt_within_a_commit_leaves_nobody_waiting(
-    tmp_path: Path, durability: str, heard: type[BaseException]
-) -> None:
-    """Python raises it wherever the main thread is, and whoever closes the engine then would wait for ever."""
+def test_an_interrupt_within_a_commit_in_the_thread_leaves_nobody_waiting(tmp_path: Path) -> None:
+    """Python raises none there; if one comes all the same, whoever closes the engine must not wait for ever."""
     with asyncio.Runner() as runner:
         store = SqliteStore(tmp_path / "runs.db", codec=Codec())
         runner.run(store.open())
-        journal = runner.run(create(store, "a", durability=durability))
+        journal = runner.run(create(store, "a", durability="full"))
         written = runner.get_loop().create_task(append(journal, 1))
         with disturbed(store, "INSERT INTO records", repeat(KeyboardInterrupt())), pytest.raises(KeyboardInterrupt):
             runner.run(over(written))
         with pytest.raises(StoreError, match="could not be written, since that was interrupted: KeyboardInterrupt"):
             runner.run(append(journal, 2))
         runner.run(journal.release())
-        assert isinstance(written.exception(), heard)
+        assert isinstance(written.exception(), StoreError)
         assert runner.run(numbers(store, "a")) == [0]
         runner.run(store.close())
 
