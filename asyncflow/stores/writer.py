@@ -289,37 +289,36 @@ class Writer:
         return batch
 
     async def _commit(self, batch: list[Append], releases: list[Release]) -> None:
-        is_synced = any(append.line.durability == "full" for append in batch)
         size_bytes = sum(append.size_bytes for append in batch)
+        try:
+            refused = await self._write(batch, releases, size_bytes)
+            self._keep(batch, releases, refused, size_bytes)
+        except (Exception, KeyboardInterrupt, SystemExit) as error:
+            self._lose([append for append in batch if not append.is_settled], releases, error)
+            if not isinstance(error, Exception):
+                raise
+
+    async def _write(self, batch: list[Append], releases: list[Release], size_bytes: int) -> set[Append]:
+        is_synced = any(append.line.durability == "full" for append in batch)
         is_here = self._on_loop.allows(len(batch) + len(releases), size_bytes, is_synced=is_synced)
         clock = time.perf_counter if is_synced else self._loop.time  # that of uvloop knows whole milliseconds only
         begun = clock()
         try:
-            refused = await self._write(batch, releases, is_synced=is_synced, is_here=is_here)
-        except (Exception, KeyboardInterrupt, SystemExit) as error:
-            self._lose(batch, releases, error)
-            if not isinstance(error, Exception):
-                raise
-            return
+            refused = None
+            if is_here and not self._is_in_doubt:
+                try:
+                    refused = await self._database.call_here(write, *self._commission(batch, releases, is_synced))
+                except (KeyboardInterrupt, SystemExit) as interrupt:
+                    self._hold_back(interrupt)
+            if refused is None:
+                commission = self._commission(batch, releases, is_synced)
+                refused = await self._database.call(write, *commission, is_again=self._is_in_doubt)
         finally:
             if is_synced:
                 self._on_loop.synced(clock() - begun, is_here=is_here)
             elif is_here:
                 self._on_loop.took(clock() - begun)
-        self._is_synced = is_synced
-        self._keep(batch, releases, refused, size_bytes)
-
-    async def _write(
-        self, batch: list[Append], releases: list[Release], *, is_synced: bool, is_here: bool
-    ) -> set[Append]:
-        if is_here and not self._is_in_doubt:
-            try:
-                return await self._database.call_here(write, *self._commission(batch, releases, is_synced))
-            except (KeyboardInterrupt, SystemExit) as interrupt:
-                self._hold_back(interrupt)
-        commission = self._commission(batch, releases, is_synced)
-        refused = await self._database.call(write, *commission, is_again=self._is_in_doubt)
-        self._is_in_doubt = False
+        self._is_synced, self._is_in_doubt = is_synced, False
         return refused
 
     def _commit_at_once(self, line: Line, batch: list[Append], releases: list[Release], size_bytes: int) -> bool:
