@@ -51,6 +51,14 @@ _IN_PLAIN_WORDS = {
 _OF_THE_ENGINE = frozenset(("autocommit", "isolation_level"))
 
 
+class Interrupted(Exception):
+    """A handler of a signal raised ``error`` in the middle of a call on the loop, which may have been done or not."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(repr(error))
+        self.error = error
+
+
 class LendableConnection(sqlite3.Connection):
     """
     A connection that does not close while it is lent, and whose borrower leaves no open cursor behind.
@@ -175,41 +183,33 @@ class Database:
 
         return await self._patiently(partial(self._connection.there, fn, *args, **kwargs))
 
-    async def call_here(
-        self, fn: Callable[Concatenate[LendableConnection, P], T], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        """
-        Do the same without a trip to the thread, which is idle, unless there is somebody to wait for.
-
-        For what is over as soon as the trip would be. An interrupt may come out of it, see :meth:`call_now`.
-        """
-
-        async def call() -> T:
-            try:
-                return self._connection.here(fn, *args, **kwargs)
-            except Taken:
-                return await self._connection.there(fn, *args, **kwargs)
-
-        return await self._patiently(call)
-
     def call_now(self, fn: Callable[Concatenate[LendableConnection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """
-        Do the same within this call.
+        Do the same without a trip to the thread, which is idle, within this call.
 
         Raises:
             Taken: That cannot be done: somebody would have to be waited for, or it failed. Nothing has changed, and
                 :meth:`call` does what is to be done then, or says why not.
-            KeyboardInterrupt, SystemExit: A handler of a signal raised it in the middle, and nobody knows whether
-                anything has changed.
+            Interrupted: It may have been done, or not.
         """
         if self._is_closed:
             raise Taken
         try:
             return self._connection.here(fn, *args, **kwargs)
-        except Exception as error:
-            if getattr(error, "sqlite_errorcode", 0) in _IN_DOUBT:
-                self._doubt = error
+        except Taken:
+            raise
+        except (sqlite3.Error, OverflowError, UnicodeError) as error:
+            self._take_doubt(error)
             raise Taken from error
+        except BaseException as error:
+            # As a rule while the failure of what was to be done was on its way.
+            self._take_doubt(error.__context__)
+            raise Interrupted(error) from error
+
+    def _take_doubt(self, error: BaseException | None) -> None:
+        if getattr(error, "sqlite_errorcode", 0) in _IN_DOUBT:
+            assert isinstance(error, Exception)
+            self._doubt = error
 
     async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
         give_up_at: float | None = None
@@ -322,11 +322,16 @@ class _Connection(aiosqlite.Connection):
         act = partial(self._call, fn, *args, **kwargs)
         try:
             return act() if self.turn is None else self.turn.around_now(self._conn, act)
-        except (KeyboardInterrupt, SystemExit):
-            if self._conn.in_transaction:
-                self._conn.rollback()
-            if self.turn is not None:
-                self.turn.mend()
+        except Taken:
+            raise
+        except BaseException:
+            # Perhaps an interrupt: whatever was to be put in order behind the call may not have been.
+            try:
+                if self._conn.in_transaction:
+                    self._conn.rollback()
+            finally:
+                if self.turn is not None:
+                    self.turn.mend()
             raise
 
     def _call(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:

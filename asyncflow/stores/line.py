@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 
-from asyncflow.errors import AsyncflowError
+from asyncflow.errors import AsyncflowError, RunExists, RunOvertaken, StoreError
 from asyncflow.interfaces import NewRun
 from asyncflow.states import RunState
 
@@ -88,6 +88,58 @@ class Release:
     line: Line
     heard: Sequence[int]
     done: asyncio.Future[None]
+
+
+@attrs.define(eq=False)
+class Batch:
+    """
+    What goes into one commit. It has been tried if it ``is_begun``, and may be in the file, if nobody in it has been
+    told that it is not.
+    """
+
+    appends: list[Append]
+    releases: list[Release]
+    is_begun: bool = False
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        return len(self.appends) + len(self.releases)
+
+    @property
+    def size_bytes(self) -> int:
+        """How large they are together."""
+        return sum(append.size_bytes for append in self.appends)
+
+    @property
+    def is_synced(self) -> bool:
+        """Whether the disk is to be waited for."""
+        return any(append.line.durability == "full" for append in self.appends)
+
+
+def overtaken(run_id: str, path: str) -> RunOvertaken:
+    """Return what to raise of a run that another engine owns by now."""
+    return RunOvertaken(
+        f"another engine has taken over run {run_id!r} in {path!r}; this one wrote nothing more", run_id=run_id
+    )
+
+
+def exists(run_id: str, path: str) -> RunExists:
+    """Return what to raise of a new run whose id is taken."""
+    return RunExists(
+        f"there is a run {run_id!r} in {path!r} already; go on with engine.resume({run_id!r}), or start this one under "
+        "another id",
+        run_id=run_id,
+    )
+
+
+def too_large(run_id: str, path: str, size_bytes: int, most_bytes: int) -> StoreError:
+    """Return what to raise of an append that the file cannot keep."""
+    return StoreError(
+        f"run {run_id!r} appends {size_bytes} bytes to {path!r} at once, SQLite keeps {most_bytes}; return references "
+        "to large values instead",
+        path=path,
+    )
 
 
 def _again(error: AsyncflowError) -> AsyncflowError:

@@ -51,7 +51,7 @@ class OnLoop:
         # Until when this turn of the loop commits at once, if it has begun to.
         self._until: float | None = None
 
-    def allows(self, rows: int, size_bytes: int, *, is_synced: bool) -> bool:
+    def allows(self, rows: int, size_bytes: int, *, is_synced: bool = False) -> bool:
         """Whether a commit of so much may be made on the loop now."""
         if rows > _BRIEF_ROWS or size_bytes > _BRIEF_BYTES:
             return False
@@ -76,17 +76,24 @@ class OnLoop:
             self._loop.call_soon(self._turned)
         return now < self._until
 
-    def took(self, seconds: float) -> None:
-        """Take note of how long a commit on the loop has taken that was not synced."""
-        if seconds > _BRIEF_SECONDS:
-            self._slow_until = self._loop.time() + _SLOW_FOR
-
-    def synced(self, seconds: float, *, is_here: bool) -> None:
-        """Take note of how long a commit has taken that was synced: on the loop (*is_here*), or with the trip."""
-        self._synced_at = self._loop.time()
-        self._quick_syncs = self._quick_syncs + 1 if seconds <= _QUICK_SECONDS else 0
-        if is_here and seconds > _BRIEF_SECONDS:
+    def took(self, seconds: float, *, is_synced: bool, is_made: bool) -> None:
+        """Take note of how long a commit on the loop has taken, or has been tried."""
+        is_stall = seconds > _BRIEF_SECONDS
+        if not is_synced:
+            if is_stall:
+                self._slow_until = self._loop.time() + _SLOW_FOR
+            return
+        self._count(seconds if is_made else _BRIEF_SECONDS)
+        if is_stall:
             self._wanted = min(4 * self._wanted, _MOST_QUICK_SYNCS)
+
+    def synced(self, seconds: float) -> None:
+        """Take note of how long one that was synced has taken in the thread, with the trip there and back."""
+        self._count(seconds)
+
+    def _count(self, seconds: float) -> None:
+        self._quick_syncs = self._quick_syncs + 1 if seconds <= _QUICK_SECONDS else 0
+        self._synced_at = self._loop.time()
 
     def _turned(self) -> None:
         self._until = None

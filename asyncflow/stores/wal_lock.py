@@ -114,7 +114,8 @@ class WalLock:
     def mend(self) -> None:
         """Let go of whatever an interrupt has left taken in this thread, wherever in :meth:`around_now` it came."""
         self._is_held = False
-        if self._byte.mutex.acquire(blocking=False):  # now it is ours, whether it was or not
+        # A reentrant lock lets us have it once more if it is ours still; now it is, unless it is another's.
+        if self._byte.mutex.acquire(blocking=False):
             self._byte.unlock()
             with contextlib.suppress(RuntimeError):
                 while True:

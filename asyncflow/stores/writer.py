@@ -6,8 +6,10 @@ is one trip to the connection's thread and one transaction: see ``commit``. It i
 has the epoch that the appender claimed, so that an engine which was overtaken writes nothing.
 
 A few records are not worth the trip, and are committed on the loop, see ``on_loop``: never where another engine is
-writing, nor for a while after such a commit has had to wait. What a handler of a signal raises meanwhile is held back:
-the loop raises it, and the batch is committed in the thread, unless it is there already.
+writing, nor for a while after such a commit has had to wait.
+
+What a handler of a signal raises may come at any line here. In the middle of a commit it is held back: the loop raises
+it. A batch is the writer's until everybody in it has been told, and is looked for in the file if it may be there.
 """
 
 from __future__ import annotations
@@ -20,15 +22,15 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 
-from asyncflow.errors import AsyncflowError, RunExists, RunOvertaken, StoreError
+from asyncflow.errors import AsyncflowError, StoreError
 from asyncflow.interfaces import Make, NewRun
 from asyncflow.messages import Record
 from asyncflow.outcomes import Failure
 from asyncflow.states import RunState
 from asyncflow.stores.commit import write
-from asyncflow.stores.database import Database
+from asyncflow.stores.database import Database, Interrupted
 from asyncflow.stores.errand import raise_from_loop, send_on_errand
-from asyncflow.stores.line import Append, Creation, Line, Release
+from asyncflow.stores.line import Append, Batch, Creation, Line, Release, exists, overtaken, too_large
 from asyncflow.stores.on_loop import OnLoop
 from asyncflow.stores.transactions import JointAppend, Kept, Overtaken, Result, commit
 from asyncflow.stores.wal_lock import Taken
@@ -80,6 +82,8 @@ class Writer:
         self._joint: list[JointAppend] = []
         self._releases: list[Release] = []
         self._errands: deque[Callable[[], Awaitable[None]]] = deque()
+        # What is being committed, until everybody in it has been told.
+        self._batch: Batch | None = None
         # Lives while there is something to do. It starts in the turn of the loop after the one that asks for it, so
         # what several runs append in one turn is one batch.
         self._working: asyncio.Task[None] | None = None
@@ -89,8 +93,6 @@ class Writer:
         self.is_leaving = False
         self._is_synced: bool | None = None
         self._on_loop = OnLoop(self._loop)
-        # Whether the next batch may be in the file already, since the commit of what it has was interrupted.
-        self._is_in_doubt = False
         # Roughly what the log has grown by since it was last copied.
         self._log_bytes = 0
 
@@ -109,17 +111,16 @@ class Writer:
         if blobs:
             size_bytes += sum(map(len, blobs.values()))
         if size_bytes > _LARGEST_BYTES:
-            return self._refused(self._too_large(line, size_bytes))
+            return self._refused(too_large(line.run_id, self._path, size_bytes, _LARGEST_BYTES))
         changed = None if state is line.state else state.value
         append = Append(line, line.next, at, body, changed, blobs, size_bytes)
-        line.next += 1
+        is_made = self._commit_at_once(line, Batch([append], []))
+        if not is_made:
+            if line.durability != "lazy" or self._pending_bytes >= _BACKLOG_BYTES:
+                append.waiter = self._loop.create_future()
+            self._put(append)
         line.state = state
-        if self._commit_at_once(line, [append], [], size_bytes):
-            return None if line.error is None else self._refused(line.refusal())
-        if line.durability != "lazy" or self._pending_bytes >= _BACKLOG_BYTES:
-            append.waiter = self._loop.create_future()
-        self._put(append)
-        return append.waiter
+        return self._refused(line.refusal()) if is_made and line.error is not None else append.waiter
 
     def create(
         self,
@@ -137,11 +138,10 @@ class Writer:
         """
         size_bytes = len(body) + len(plan or b"") + sum(map(len, blobs.values())) + _APPEND_BYTES
         if size_bytes > _LARGEST_BYTES:
-            return self._refused(self._too_large(line, size_bytes))
+            return self._refused(too_large(line.run_id, self._path, size_bytes, _LARGEST_BYTES))
         waiter: asyncio.Future[None] = self._loop.create_future()
-        line.next = 1
         append = Append(line, 0, at, body, None, blobs, size_bytes, waiter, Creation(new, plan, plan_again))
-        if not self._commit_at_once(line, [append], [], size_bytes):
+        if not self._commit_at_once(line, Batch([append], [])):
             self._put(append)
         return waiter
 
@@ -158,7 +158,7 @@ class Writer:
         """Give a run up of which all is settled, and forget the requests that it has *heard*."""
         done: asyncio.Future[None] = self._loop.create_future()
         release = Release(line, heard, done)
-        if not self._commit_at_once(line, [], [release], 0):
+        if not self._commit_at_once(line, Batch([], [release])):
             self._releases.append(release)
             self._begin()
         return done
@@ -203,7 +203,7 @@ class Writer:
     async def drain(self) -> None:
         """Return once nothing is left to write."""
         self.hurry()
-        while self._working is not None:
+        while self._working is not None and not self._working.done():
             await asyncio.wait([self._working])
             self.hurry()
 
@@ -216,6 +216,8 @@ class Writer:
 
     def _put(self, append: Append) -> None:
         append.line.last = append
+        # Both or neither: a number that is given out and never used would be a gap.
+        append.line.next = append.number + 1
         self._pending.append(append)
         self._pending_bytes += append.size_bytes
         if append.waiter is not None:
@@ -227,22 +229,23 @@ class Writer:
             self._lazy_timer = self._loop.call_later(LAZY_DELAY, self.hurry)
 
     def _begin(self) -> None:
-        if self._working is None and (self._pending or self._releases or self._errands or self._joint):
+        if (self._working is None or self._working.done()) and (self._pending or self._has_work):
             self._working = send_on_errand(self._work())
+            self._working.add_done_callback(self._worked)
 
     async def _work(self) -> None:
-        if self._lazy_timer is not None:
-            self._lazy_timer.cancel()
-            self._lazy_timer = None
         try:
+            if self._lazy_timer is not None:
+                self._lazy_timer.cancel()
+                self._lazy_timer = None
             while self._has_work or await self._comes_more():
                 if self._errands:
                     await self._errands.popleft()()
-                # Lazy ones go along in their place in the order.
-                batch, releases = self._take(), self._releases[:_BATCH_ROWS]
-                del self._releases[:_BATCH_ROWS]
-                if batch or releases:
-                    await self._commit(batch, releases)
+                if self._batch is None:
+                    self._take()
+                if self._batch is not None:
+                    await self._commit(self._batch)
+                    self._batch = None
                 if self._joint:
                     await self._commit_joint()
                 if self._log_bytes > CHECKPOINT_BYTES:
@@ -255,9 +258,19 @@ class Writer:
             if self._pending:
                 self._lazy_timer = self._loop.call_later(LAZY_DELAY, self.hurry)
 
+    def _worked(self, working: asyncio.Task[None]) -> None:
+        """Go on where an interrupt has ended the work, which may have been before it began."""
+        if self._working is working:
+            self._working = None
+        if self._has_work:
+            self._begin()
+        # An interrupt has come out of the loop already; anything else is for the loop to tell.
+        if not working.cancelled() and isinstance(error := working.exception(), Exception):
+            raise error
+
     @property
     def _has_work(self) -> bool:
-        return bool(self._urgent or self._releases or self._errands or self._joint or self._is_due)
+        return bool(self._batch or self._urgent or self._releases or self._errands or self._joint or self._is_due)
 
     async def _comes_more(self) -> bool:
         """Look once more behind those who have just been told: most of them append again in this turn of the loop."""
@@ -266,136 +279,135 @@ class Writer:
         self._is_looking = False
         return self._has_work
 
-    def _take(self) -> list[Append]:
-        """Return what goes into the next commit: in order, bounded in rows and bytes."""
-        batch: list[Append] = []
-        size_bytes = 0
-        pending = self._pending
-        while pending and len(batch) < _BATCH_ROWS:
+    def _take(self) -> None:
+        """Make a batch of what is pending, in order, bounded in rows and bytes, if there is anything."""
+        if not (self._pending or self._releases):
+            return
+        pending, size_bytes = self._pending, 0
+        # It is ours as it grows; what an interrupt leaves in both is settled when it comes up again.
+        batch = self._batch = Batch([], [])
+        while pending and len(batch.appends) < _BATCH_ROWS:
             append = pending[0]
-            if append.line.error is None:
-                size_bytes += append.size_bytes
-                if batch and size_bytes > _BATCH_BYTES:
-                    break
-                batch.append(append)
-            else:
+            if append.line.error is not None:
                 self._fail(append, append.line.error)
-            pending.popleft()
+            if not append.is_settled:
+                size_bytes += append.size_bytes
+                if batch.appends and size_bytes > _BATCH_BYTES:
+                    break
+                # Lazy ones go along in their place in the order.
+                batch.appends.append(append)
             self._pending_bytes -= append.size_bytes
             if append.waiter is not None:
                 self._urgent -= 1
+            pending.popleft()
+        if not pending:
+            self._urgent = self._pending_bytes = 0  # whatever an interrupt has made of these counts
+        batch.releases += self._releases[:_BATCH_ROWS]
+        del self._releases[:_BATCH_ROWS]
         # What comes from here on may wait again.
         self._is_due = self._is_due and bool(pending)
-        return batch
 
-    async def _commit(self, batch: list[Append], releases: list[Release]) -> None:
-        size_bytes = sum(append.size_bytes for append in batch)
-        try:
-            refused = await self._write(batch, releases, size_bytes)
-            self._keep(batch, releases, refused, size_bytes)
-        except (Exception, KeyboardInterrupt, SystemExit) as error:
-            self._lose([append for append in batch if not append.is_settled], releases, error)
-            if not isinstance(error, Exception):
-                raise
-
-    async def _write(self, batch: list[Append], releases: list[Release], size_bytes: int) -> set[Append]:
-        is_synced = any(append.line.durability == "full" for append in batch)
-        is_here = self._on_loop.allows(len(batch) + len(releases), size_bytes, is_synced=is_synced)
-        clock = time.perf_counter if is_synced else self._loop.time  # that of uvloop knows whole milliseconds only
-        begun = clock()
+    async def _commit(self, batch: Batch) -> None:
+        """Commit *batch*, and tell everybody in it how that went."""
+        if batch.is_begun:
+            batch.appends = [append for append in batch.appends if not append.is_settled]
+        if not batch.rows:
+            return
         try:
             refused = None
-            if is_here and not self._is_in_doubt:
-                try:
-                    refused = await self._database.call_here(write, *self._commission(batch, releases, is_synced))
-                except (KeyboardInterrupt, SystemExit) as interrupt:
-                    self._hold_back(interrupt)
+            if not batch.is_begun and self._on_loop.allows(batch.rows, batch.size_bytes, is_synced=batch.is_synced):
+                refused = self._write_here(batch)
             if refused is None:
-                commission = self._commission(batch, releases, is_synced)
-                refused = await self._database.call(write, *commission, is_again=self._is_in_doubt)
-        finally:
-            if is_synced:
-                self._on_loop.synced(clock() - begun, is_here=is_here)
-            elif is_here:
-                self._on_loop.took(clock() - begun)
-        self._is_synced, self._is_in_doubt = is_synced, False
-        return refused
+                refused = await self._write_there(batch)
+        except Exception as error:
+            self._lose(batch, error)
+        else:
+            self._keep(batch, refused)
 
-    def _commit_at_once(self, line: Line, batch: list[Append], releases: list[Release], size_bytes: int) -> bool:
+    def _commit_at_once(self, line: Line, batch: Batch) -> bool:
         """Commit what *line* asks for within this call, if nothing else is on its way; return whether that is done."""
         if line.durability != "process":
             return False
         is_busy = self._has_work or self._pending or self._log_bytes > CHECKPOINT_BYTES or self.is_leaving
         is_idle = not is_busy and (self._working is None or self._is_looking)
-        if not (self._on_loop.admit(line, is_idle=is_idle) and self._on_loop.allows(1, size_bytes, is_synced=False)):
+        if not (self._on_loop.admit(line, is_idle=is_idle) and self._on_loop.allows(1, batch.size_bytes)):
             return False
-        begun = self._loop.time()
+        refused = self._write_here(batch)
+        if refused is not None:
+            for append in batch.appends:
+                line.next = append.number + 1
+            self._keep(batch, refused)
+        elif batch.is_begun:
+            self._batch = batch  # it may be there; first of all that is looked up
+        return refused is not None
+
+    def _write_here(self, batch: Batch) -> set[Append] | None:
+        """Write *batch* on the loop, and return what is refused of it; None where that could not be done."""
+        is_synced = batch.is_synced
+        clock = time.perf_counter if is_synced else self._loop.time  # that of uvloop knows whole milliseconds only
+        begun, refused = clock(), None
+        batch.is_begun = True
         try:
-            refused = self._database.call_now(write, *self._commission(batch, releases, is_synced=False))
+            refused = self._database.call_now(write, *self._commission(batch, is_synced))
+            self._is_synced = is_synced
         except Taken:
-            return False
-        except (KeyboardInterrupt, SystemExit) as interrupt:
-            self._hold_back(interrupt)
-            return False
-        self._on_loop.took(self._loop.time() - begun)
-        self._is_synced = False
-        self._keep(batch, releases, refused, size_bytes)
-        return True
+            batch.is_begun = False
+        except Interrupted as interrupted:
+            raise_from_loop(interrupted.error)
+        self._on_loop.took(clock() - begun, is_synced=is_synced, is_made=refused is not None)
+        return refused
 
-    def _hold_back(self, interrupt: BaseException) -> None:
-        """Have what interrupted a commit raised by the loop, and be in doubt about what that commit has written."""
-        raise_from_loop(interrupt)
-        self._is_in_doubt = True
+    async def _write_there(self, batch: Batch) -> set[Append]:
+        """Write *batch* in the connection's thread, as far as it is not there, and return what is refused of it."""
+        is_synced, is_again, begun = batch.is_synced, batch.is_begun, time.perf_counter()
+        batch.is_begun = True
+        commission = self._commission(batch, is_synced)
+        refused = await self._database.call(write, *commission, is_again=is_again)
+        self._is_synced = is_synced
+        if is_synced:
+            self._on_loop.synced(time.perf_counter() - begun)
+        return refused
 
-    def _commission(
-        self, batch: list[Append], releases: list[Release], is_synced: bool
-    ) -> tuple[list[Append], list[Line], list[int], int, str | None]:
+    def _commission(self, batch: Batch, is_synced: bool) -> tuple[list[Append], list[Line], list[int], int, str | None]:
         """Return what ``write`` is to be told. At what level we sync nobody knows until that has worked."""
-        heard = [key for release in releases for key in release.heard]
+        heard = [key for release in batch.releases for key in release.heard]
         level = None if self._is_synced is is_synced else _LEVELS[is_synced]
         self._is_synced = None
-        return batch, [release.line for release in releases], heard, self._owner, level
+        return batch.appends, [release.line for release in batch.releases], heard, self._owner, level
 
-    def _lose(self, batch: list[Append], releases: list[Release], error: BaseException) -> None:
-        """Tell everybody in a batch that it was not written, as far as anybody knows."""
-        for append in batch:
+    def _lose(self, batch: Batch, error: Exception) -> None:
+        """Tell everybody in a batch that it was not written."""
+        for append in batch.appends:
             self._fail(append, _as_store_error(error, self._path))
-        if batch:
+        if batch.appends:
             # It may be no fault of theirs: they are tried once more, alone.
-            self._releases += releases
-            releases = []
-        for release in releases:
+            self._releases += batch.releases
+            return
+        for release in batch.releases:
             if not release.done.done():
                 release.done.set_exception(_as_store_error(error, self._path))
                 release.done.exception()  # who asked hears it at once, or has gone
 
-    def _keep(self, batch: list[Append], releases: list[Release], refused: Collection[Append], size_bytes: int) -> None:
+    def _keep(self, batch: Batch, refused: Collection[Append]) -> None:
         """Take note of a batch that is in the file, all but what is *refused*, and tell everybody in it."""
         # Each run's records lie together, so each run's last page is written anew.
-        pages = len({append.line for append in batch}) + len(releases)
-        self._log_bytes += _COMMIT_BYTES + _PAGE_BYTES * pages + size_bytes
-        for append in batch:
+        pages = len({append.line for append in batch.appends}) + len(batch.releases)
+        self._log_bytes += _COMMIT_BYTES + _PAGE_BYTES * pages + batch.size_bytes
+        for append in batch.appends:
             if refused and append in refused:
                 self._fail(append, self._refusal(append))
                 continue
-            append.is_settled = True
-            if append.waiter is not None and not append.waiter.done():
-                append.waiter.set_result(None)
-            if append.watcher is not None:
-                append.watcher.set_result(None)
-        for release in releases:
+            for waiting in (append.waiter, append.watcher):
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(None)
+            append.is_settled = True  # at last: one that is told twice hears it once
+        for release in batch.releases:
             if not release.done.done():
                 release.done.set_result(None)
 
     def _refusal(self, append: Append) -> AsyncflowError:
         run_id = append.line.run_id
-        if append.line.key:
-            return self._overtaken(run_id)
-        return RunExists(
-            f"there is a run {run_id!r} in {self._path!r} already; go on with engine.resume({run_id!r}), or start this "
-            "one under another id",
-            run_id=run_id,
-        )
+        return overtaken(run_id, self._path) if append.line.key else exists(run_id, self._path)
 
     async def _commit_joint(self) -> None:
         """Commit what is made in its own commit, as far as what was appended before it is settled."""
@@ -432,7 +444,7 @@ class Writer:
 
     def _reason(self, line: Line, error: Exception) -> AsyncflowError:
         if isinstance(error, Overtaken):
-            return self._overtaken(line.run_id)
+            return overtaken(line.run_id, self._path)
         return self._database.explain(error) if isinstance(error, sqlite3.Error) else _as_store_error(error, self._path)
 
     async def _sync(self, is_synced: bool) -> None:
@@ -452,43 +464,30 @@ class Writer:
     def overtaken(self, line: Line) -> None:
         """Write nothing more to *line*, which is another engine's by now."""
         if line.error is None:
-            line.error = self._overtaken(line.run_id)
+            line.error = overtaken(line.run_id, self._path)
 
     def _fail(self, append: Append, error: AsyncflowError) -> None:
         line = append.line
         if line.error is None:
             line.error = error
-        append.is_settled = True
         if append.waiter is not None and not append.waiter.done():
             append.waiter.set_exception(line.refusal())
             # The line keeps the error, so a waiter that nobody awaits hides nothing.
             append.waiter.exception()
-        if append.watcher is not None:
+        if append.watcher is not None and not append.watcher.done():
             append.watcher.set_result(None)
+        append.is_settled = True
 
     def _refused(self, error: AsyncflowError) -> asyncio.Future[None]:
         refused: asyncio.Future[None] = self._loop.create_future()
         refused.set_exception(error)
         return refused
 
-    def _overtaken(self, run_id: str) -> RunOvertaken:
-        return RunOvertaken(
-            f"another engine has taken over run {run_id!r} in {self._path!r}; this one wrote nothing more",
-            run_id=run_id,
-        )
 
-    def _too_large(self, line: Line, size_bytes: int) -> StoreError:
-        return StoreError(
-            f"run {line.run_id!r} appends {size_bytes} bytes to {self._path!r} at once, SQLite keeps {_LARGEST_BYTES}; "
-            "return references to large values instead",
-            path=self._path,
-        )
-
-
-def _as_store_error(error: BaseException, path: str) -> StoreError:
+def _as_store_error(error: Exception, path: str) -> StoreError:
     if isinstance(error, StoreError):
         return error
-    why = "for a reason that is a bug of asyncflow" if isinstance(error, Exception) else "since that was interrupted"
+    why = "for a reason that is a bug of asyncflow"
     found = StoreError(f"journal {path!r} could not be written, {why}: {error!r}", path=path)
     found.__cause__ = error
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,9 @@ def test_a_holder_that_is_stopped_is_waited_for_only_so_long(tmp_path: Path) -> 
             lock.around(database, lambda: None)
         with pytest.raises(Taken):
             lock.around_now(database, lambda: None)
-        assert not locks.turn.mutex.locked(), "who does not wait keeps nobody else from waiting"
+        with ThreadPoolExecutor(1) as another:
+            assert another.submit(locks.turn.mutex.acquire, False).result(), "who does not wait keeps nobody else out"
+            another.submit(locks.turn.mutex.release).result()
         child.communicate()
     assert lock.around(database, lambda: 7) == 7, "the kernel frees what the dead held"
     database.close()
@@ -44,8 +47,8 @@ def test_a_transaction_is_one_turn(tmp_path: Path) -> None:
     locks, database = OwnerLocks(str(tmp_path / "runs.db")), sqlite3.connect(":memory:", isolation_level=None)
     one, other = (WalLock(locks.turn, shown="runs.db", patience=0.01) for _ in range(2))
     one.around(database, lambda: database.execute("BEGIN"))
-    with pytest.raises(StoreError, match="another engine of this process"):
-        other.around(database, lambda: None)
+    with ThreadPoolExecutor(1) as another, pytest.raises(StoreError, match="another engine of this process"):
+        another.submit(other.around, database, lambda: None).result()
     one.around(database, lambda: database.execute("COMMIT"))
     other.around(database, lambda: None)
     database.close()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 from asyncflow import messages as m
 from asyncflow.codec import Codec
-from asyncflow.interfaces import NewRun
+from asyncflow.interfaces import NewRun, Store
 from asyncflow.states import RunState
 from asyncflow.stores.sqlite import SqliteJournal, SqliteStore
 
@@ -49,6 +51,31 @@ async def append(journal: SqliteJournal, number: int, text: str = "", blobs: Map
 async def numbers(store: SqliteStore, run_id: str) -> list[int]:
     """Return the numbers of the notes that a run has."""
     return [int(record.at) for record in await store.read(run_id)]
+
+
+@contextmanager
+def disturbed(store: Store, beginning: str, errors: Iterable[BaseException]) -> Iterator[None]:
+    """Have statements of a store's writer that begin so raise *errors*, each once, instead of being run."""
+    assert isinstance(store, SqliteStore) and store._database is not None
+    connection, left = store._database._connection._conn, iter(errors)
+    execute = connection.execute
+
+    def disturb(sql: str, *parameters: Any) -> Any:
+        if sql.startswith(beginning) and (error := next(left, None)) is not None:
+            raise error
+        return execute(sql, *parameters)
+
+    connection.execute = disturb  # type: ignore[assignment,method-assign]
+    try:
+        yield
+    finally:
+        connection.execute = execute  # type: ignore[method-assign]
+
+
+def failed(code: int) -> sqlite3.OperationalError:
+    error = sqlite3.OperationalError("made up")
+    error.sqlite_errorcode = code
+    return error
 
 
 def process(script: str, *args: object) -> subprocess.Popen[str]:

@@ -3,53 +3,71 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import linecache
+import sqlite3
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any
 
 import pytest
 
 from asyncflow.codec import Codec
-from asyncflow.stores import commit, database, owners, wal_lock
+from asyncflow.errors import StoreError
+from asyncflow.stores import commit, database, line, owners, wal_lock, writer
 from asyncflow.stores import on_loop as on_loop_module
 from asyncflow.stores.sqlite import SqliteJournal, SqliteStore
-from tests.stores.journals import append, create, numbers
+from tests.stores.journals import append, create, disturbed, failed, numbers
 
-_WITHIN = {str(module.__file__) for module in (commit, owners, wal_lock)}
-_OF_THE_CONNECTION = {
-    database._Connection.here.__code__,
-    database._Connection._call.__code__,
-    database.LendableConnection.execute.__code__,
-}
+COMMITTING = (commit, owners, wal_lock)
+WRITING = (*COMMITTING, database, line, writer)
 
 
 class Interrupt:
-    """Raises KeyboardInterrupt in this thread at the *place*-th line of what commits, while it is entered."""
+    """
+    Raises *error* in this thread at the *place*-th point of *modules* where Python would let a handler of a
+    signal run, while it is entered: at the beginning of a function, or behind a line that calls one.
+    """
 
-    def __init__(self, place: int) -> None:
+    def __init__(
+        self, place: int, modules: Iterable[ModuleType], error: type[BaseException] = KeyboardInterrupt
+    ) -> None:
         self._left = place
+        self._error = error
+        self._files = {str(module.__file__) for module in modules}
         self.has_come = False
 
     def __enter__(self) -> Interrupt:
         self._before = sys.gettrace()
-        sys.settrace(self._trace)
+        sys.settrace(self._enter)
         return self
 
     def __exit__(self, *_: object) -> None:
         sys.settrace(self._before)
 
-    def _trace(self, frame: FrameType, event: str, _: object) -> Any:
-        code = frame.f_code
-        if self.has_come or not (code.co_filename in _WITHIN or code in _OF_THE_CONNECTION):
+    def _enter(self, frame: FrameType, _: str, __: object) -> Any:
+        if self.has_come or frame.f_code.co_filename not in self._files:
             return None
-        if event == "line":
-            self._left -= 1
-            if not self._left:
-                self.has_come = True
-                raise KeyboardInterrupt
-        return self._trace
+        has_called = True
+
+        def step(frame: FrameType, event: str, _: object) -> Any:
+            nonlocal has_called
+            if event == "line" and not self.has_come:
+                if has_called:
+                    self._pass(frame)
+                has_called = "(" in linecache.getline(frame.f_code.co_filename, frame.f_lineno)
+            return step
+
+        return step
+
+    def _pass(self, frame: FrameType) -> None:
+        self._left -= 1
+        if not self._left:
+            self.has_come = True
+            print("interrupted at", frame.f_code.co_name, frame.f_lineno)  # what a test that fails shows
+            raise self._error
 
 
 class Session:
@@ -57,6 +75,8 @@ class Session:
 
     def __init__(self, path: Path, runner: asyncio.Runner) -> None:
         self.runner = runner
+        self._heard: list[BaseException] = []
+        runner.get_loop().set_exception_handler(lambda _, context: self._heard.append(context["exception"]))
         self.store = SqliteStore(path, codec=Codec())
         runner.run(self.store.open())
 
@@ -67,44 +87,47 @@ class Session:
         self.store._writer._on_loop._quick_syncs = 1_000
         return journal
 
-    def do(self, work: Coroutine[Any, Any, Any], place: int) -> bool:
-        """Do *work* with an interrupt at *place*, and return whether it came; then the loop has raised it."""
+    def do(self, work: Coroutine[Any, Any, Any], interrupt: Interrupt) -> asyncio.Task[Any]:
+        """Do *work* to its end, while the loop raises or hears of *interrupt*; return the asyncio task that did it."""
         doing = self.runner.get_loop().create_task(work)
-        with Interrupt(place) as interrupt:
+        self._heard.clear()
+        with interrupt:
             try:
                 self.runner.run(_over(doing))
-            except KeyboardInterrupt:
-                assert interrupt.has_come
-            else:
-                assert not interrupt.has_come, "it was swallowed"
+            except KeyboardInterrupt as error:
+                self._heard.append(error)
         self.runner.run(_over(doing))
-        doing.result()
-        return interrupt.has_come
+        assert doing.done(), "it waits for ever"
+        assert len(self._heard) == interrupt.has_come, "it was swallowed"
+        return doing
 
 
 async def _over(doing: asyncio.Task[Any]) -> None:
     await asyncio.wait([doing], timeout=30)
 
 
-def _append(session: Session, place: int, durability: str) -> bool:
+def _append(session: Session, place: int, durability: str, error: type[BaseException] = KeyboardInterrupt) -> bool:
     journal = session.make(f"run-{place}", durability)
-    has_come = session.do(append(journal, 1), place)
+    interrupt = Interrupt(place, COMMITTING, error)
+    session.do(append(journal, 1), interrupt).result()
     session.runner.run(append(journal, 2))
     assert session.runner.run(numbers(session.store, f"run-{place}")) == [0, 1, 2]
-    return has_come
+    return interrupt.has_come
 
 
 def _create(session: Session, place: int) -> bool:
-    has_come = session.do(create(session.store, f"run-{place}", durability="process"), place)
+    interrupt = Interrupt(place, COMMITTING)
+    session.do(create(session.store, f"run-{place}", durability="process"), interrupt).result()
     assert session.runner.run(numbers(session.store, f"run-{place}")) == [0]
-    return has_come
+    return interrupt.has_come
 
 
 def _release(session: Session, place: int) -> bool:
     journal = session.make(f"run-{place}", "process")
-    has_come = session.do(journal.release(), place)
+    interrupt = Interrupt(place, COMMITTING)
+    session.do(journal.release(), interrupt).result()
     assert session.runner.run(session.store.info(f"run-{place}")).owner is None
-    return has_come
+    return interrupt.has_come
 
 
 @pytest.mark.parametrize(
@@ -112,6 +135,7 @@ def _release(session: Session, place: int) -> bool:
     [
         pytest.param(lambda session, place: _append(session, place, "process"), id="append"),
         pytest.param(lambda session, place: _append(session, place, "full"), id="append-and-sync"),
+        pytest.param(lambda session, place: _append(session, place, "process", TimeoutError), id="append-other-error"),
         pytest.param(_create, id="create"),
         pytest.param(_release, id="release"),
     ],
@@ -128,4 +152,60 @@ def test_an_interrupt_within_a_commit_comes_out_of_the_loop_and_costs_nothing(
         while disturb(session, place):
             place += 1
         assert place > 20, "a commit has more lines than that"
+        runner.run(session.store.close())
+
+
+def test_an_interrupt_hides_no_sync_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes when the kernel lets go of the sync at last, and a second one would be called a success."""
+    monkeypatch.setattr(on_loop_module, "_QUICK_SECONDS", 3600.0)
+    interrupt = KeyboardInterrupt()
+    interrupt.__context__ = failed(sqlite3.SQLITE_IOERR_FSYNC)
+    with asyncio.Runner() as runner:
+        session = Session(tmp_path / "runs.db", runner)
+        journal = session.make("run", "full")
+        written = runner.get_loop().create_task(append(journal, 1))
+        with disturbed(session.store, "INSERT INTO records", [interrupt]), pytest.raises(KeyboardInterrupt):
+            runner.run(_over(written))
+        with pytest.raises(StoreError, match="fsync failed"):
+            runner.run(append(journal, 2))
+        with pytest.raises(StoreError, match="fsync failed"):
+            runner.run(session.store.close())
+        assert isinstance(written.exception(), StoreError)
+
+
+@pytest.mark.parametrize("durability", ["process", "full", "lazy"])
+def test_an_interrupt_anywhere_in_the_writer_tears_no_journal_and_hangs_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durability: str
+) -> None:
+    """Whoever was about to append may hear of it; what was told to last does, and nothing is missing before it."""
+    monkeypatch.setattr(on_loop_module, "_BRIEF_SECONDS", 3600.0)
+    monkeypatch.setattr(on_loop_module, "_QUICK_SECONDS", 3600.0)
+
+    async def lasting(journal: SqliteJournal) -> None:
+        await append(journal, 1)
+        await journal.settle()
+
+    async def both(one: SqliteJournal, other: SqliteJournal) -> list[Any]:
+        return await asyncio.gather(lasting(one), lasting(other), return_exceptions=True)
+
+    with asyncio.Runner() as runner:
+        session = Session(tmp_path / "runs.db", runner)
+        place, has_come = 0, True
+        while has_come:
+            place += 1
+            names = [f"one-{place}", f"other-{place}"]
+            journals = [session.make(name, durability) for name in names]
+            interrupt = Interrupt(place, WRITING)
+            doing = session.do(both(*journals), interrupt)
+            has_come = interrupt.has_come
+            told = doing.result() if doing.exception() is None else [doing.exception()] * 2
+            for name, journal, answer in zip(names, journals, told, strict=True):
+                assert answer is None or isinstance(answer, (KeyboardInterrupt, StoreError))
+                with contextlib.suppress(StoreError):
+                    runner.run(append(journal, 2))
+                    runner.run(journal.settle())
+                kept = runner.run(numbers(session.store, name))
+                assert kept in ([0], [0, 1], [0, 1, 2], [0, 2])
+                assert answer is not None or 1 in kept
+        assert place > 60, "a writer has more lines than that"
         runner.run(session.store.close())

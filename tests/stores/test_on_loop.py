@@ -34,7 +34,7 @@ def syncs_until_allowed(on_loop: OnLoop) -> int:
     """Return how many quick ones in the thread it takes until the next is made on the loop."""
     count = 0
     while not on_loop.allows(1, 100, is_synced=True):
-        on_loop.synced(QUICK, is_here=False)
+        on_loop.synced(QUICK)
         count += 1
     return count
 
@@ -46,9 +46,12 @@ def test_a_disk_must_have_been_quick_several_times_in_a_row(clock: Clock) -> Non
     assert first == on_loop_module._QUICK_SYNCS
     assert not on_loop.allows(100, 100, is_synced=True)
     assert not on_loop.allows(1, 1 << 20, is_synced=True)
-    for is_here in (True, False):
-        on_loop.synced(SLOW, is_here=is_here)
-        assert syncs_until_allowed(on_loop) == first
+    on_loop.synced(SLOW)
+    assert syncs_until_allowed(on_loop) == first
+    on_loop.took(SLOW, is_synced=True, is_made=True)
+    assert syncs_until_allowed(on_loop) == first
+    on_loop.took(QUICK, is_synced=True, is_made=False)
+    assert syncs_until_allowed(on_loop) == first, "another is writing, or something failed"
 
 
 def test_a_disk_that_stalls_now_and_then_holds_the_loop_a_few_times_only(clock: Clock) -> None:
@@ -57,9 +60,9 @@ def test_a_disk_that_stalls_now_and_then_holds_the_loop_a_few_times_only(clock: 
     wanted = []
     for _ in range(4):
         wanted.append(syncs_until_allowed(on_loop))
-        on_loop.synced(STALLED, is_here=True)
+        on_loop.took(STALLED, is_synced=True, is_made=True)
     assert [after / before for before, after in itertools.pairwise(wanted)] == [4, 4, 4]
-    on_loop.synced(STALLED, is_here=False)
+    on_loop.synced(STALLED)
     assert syncs_until_allowed(on_loop) == 4 * wanted[-1], "the thread may be held for as long as it takes"
 
 
@@ -69,5 +72,5 @@ def test_a_disk_that_nobody_has_used_for_a_while_is_tried_in_the_thread(clock: C
     syncs_until_allowed(on_loop)
     clock.now += 3600
     assert not on_loop.allows(1, 100, is_synced=True)
-    on_loop.synced(QUICK, is_here=False)
+    on_loop.synced(QUICK)
     assert on_loop.allows(1, 100, is_synced=True)

@@ -21,7 +21,7 @@ from asyncflow.stores import database as database_module
 from asyncflow.stores.database import Database, Row
 from asyncflow.stores.owners import OwnerLocks
 from asyncflow.stores.sqlite import SqliteStore
-from tests.stores.journals import append, create, note, numbers, opened, process, said
+from tests.stores.journals import append, create, disturbed, failed, note, numbers, opened, process, said
 
 # --- Damage ---------------------------------------------------------------------------------------------------------
 
@@ -718,10 +718,11 @@ def test_a_run_that_could_not_be_given_up_can_be_taken_up_again(tmp_path: Path) 
     async def main() -> None:
         async with opened(tmp_path / "runs.db") as store:
             journal = await create(store, "r", durability="full")
-            failing = Failing(store, 1)
-            with pytest.raises(StoreError, match="the disk reports an error"):
-                await journal.release()
-            assert failing.count == 1
+            with (
+                disturbed(store, "UPDATE runs SET owner = NULL", [failed(sqlite3.SQLITE_IOERR) for _ in range(2)]),
+                pytest.raises(StoreError, match="the disk reports an error"),
+            ):
+                await journal.release()  # which fails on the loop, and in the thread
             again = await store.claim("r")
             with pytest.raises(RunBusy, match="already running in this engine"):
                 await store.claim("r")
