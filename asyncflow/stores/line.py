@@ -93,28 +93,20 @@ class Release:
 @attrs.define(eq=False)
 class Batch:
     """
-    What goes into one commit. It has been tried if it ``is_begun``, and may be in the file, if nobody in it has been
-    told that it is not.
+    What goes into one commit: records of ``size_bytes`` together, and runs to be given up. The disk is waited for if it
+    ``is_synced``. Once it ``is_begun`` it may be in the file, if nobody in it has been told that it is not.
     """
 
     appends: list[Append]
     releases: list[Release]
+    size_bytes: int = 0
+    is_synced: bool = False
     is_begun: bool = False
 
     @property
     def rows(self) -> int:
         """How many there are."""
         return len(self.appends) + len(self.releases)
-
-    @property
-    def size_bytes(self) -> int:
-        """How large they are together."""
-        return sum(append.size_bytes for append in self.appends)
-
-    @property
-    def is_synced(self) -> bool:
-        """Whether the disk is to be waited for."""
-        return any(append.line.durability == "full" for append in self.appends)
 
 
 def overtaken(run_id: str, path: str) -> RunOvertaken:

@@ -114,7 +114,7 @@ class Writer:
             return self._refused(too_large(line.run_id, self._path, size_bytes, _LARGEST_BYTES))
         changed = None if state is line.state else state.value
         append = Append(line, line.next, at, body, changed, blobs, size_bytes)
-        is_made = self._commit_at_once(line, Batch([append], []))
+        is_made = self._commit_at_once(line, Batch([append], [], size_bytes))
         if not is_made:
             if line.durability != "lazy" or self._pending_bytes >= _BACKLOG_BYTES:
                 append.waiter = self._loop.create_future()
@@ -141,7 +141,7 @@ class Writer:
             return self._refused(too_large(line.run_id, self._path, size_bytes, _LARGEST_BYTES))
         waiter: asyncio.Future[None] = self._loop.create_future()
         append = Append(line, 0, at, body, None, blobs, size_bytes, waiter, Creation(new, plan, plan_again))
-        if not self._commit_at_once(line, Batch([append], [])):
+        if not self._commit_at_once(line, Batch([append], [], size_bytes)):
             self._put(append)
         return waiter
 
@@ -262,11 +262,14 @@ class Writer:
         """Go on where an interrupt has ended the work, which may have been before it began."""
         if self._working is working:
             self._working = None
+        error = working.exception()
+        if isinstance(error, Exception):  # a bug of ours, and it would happen again
+            batch, self._batch = self._batch, None
+            self._loop.call_exception_handler({"message": "asyncflow's writer failed", "exception": error})
+            if batch is not None:
+                self._lose(batch, error)
         if self._has_work:
             self._begin()
-        # An interrupt has come out of the loop already; anything else is for the loop to tell.
-        if not working.cancelled() and isinstance(error := working.exception(), Exception):
-            raise error
 
     @property
     def _has_work(self) -> bool:
@@ -283,7 +286,7 @@ class Writer:
         """Make a batch of what is pending, in order, bounded in rows and bytes, if there is anything."""
         if not (self._pending or self._releases):
             return
-        pending, size_bytes = self._pending, 0
+        pending = self._pending
         # It is ours as it grows; what an interrupt leaves in both is settled when it comes up again.
         batch = self._batch = Batch([], [])
         while pending and len(batch.appends) < _BATCH_ROWS:
@@ -291,9 +294,10 @@ class Writer:
             if append.line.error is not None:
                 self._fail(append, append.line.error)
             if not append.is_settled:
-                size_bytes += append.size_bytes
-                if batch.appends and size_bytes > _BATCH_BYTES:
+                if batch.appends and batch.size_bytes + append.size_bytes > _BATCH_BYTES:
                     break
+                batch.size_bytes += append.size_bytes
+                batch.is_synced |= append.line.durability == "full"
                 # Lazy ones go along in their place in the order.
                 batch.appends.append(append)
             self._pending_bytes -= append.size_bytes
@@ -343,35 +347,34 @@ class Writer:
 
     def _write_here(self, batch: Batch) -> set[Append] | None:
         """Write *batch* on the loop, and return what is refused of it; None where that could not be done."""
-        is_synced = batch.is_synced
-        clock = time.perf_counter if is_synced else self._loop.time  # that of uvloop knows whole milliseconds only
+        # The clock of uvloop knows whole milliseconds only.
+        clock = time.perf_counter if batch.is_synced else self._loop.time
         begun, refused = clock(), None
         batch.is_begun = True
         try:
-            refused = self._database.call_now(write, *self._commission(batch, is_synced))
-            self._is_synced = is_synced
+            refused = self._database.call_now(write, *self._commission(batch))
+            self._is_synced = batch.is_synced
         except Taken:
             batch.is_begun = False
         except Interrupted as interrupted:
             raise_from_loop(interrupted.error)
-        self._on_loop.took(clock() - begun, is_synced=is_synced, is_made=refused is not None)
+        self._on_loop.took(clock() - begun, is_synced=batch.is_synced, is_made=refused is not None)
         return refused
 
     async def _write_there(self, batch: Batch) -> set[Append]:
         """Write *batch* in the connection's thread, as far as it is not there, and return what is refused of it."""
-        is_synced, is_again, begun = batch.is_synced, batch.is_begun, time.perf_counter()
-        batch.is_begun = True
-        commission = self._commission(batch, is_synced)
-        refused = await self._database.call(write, *commission, is_again=is_again)
-        self._is_synced = is_synced
-        if is_synced:
+        is_again, batch.is_begun = batch.is_begun, True
+        begun = time.perf_counter()
+        refused = await self._database.call(write, *self._commission(batch), is_again=is_again)
+        self._is_synced = batch.is_synced
+        if batch.is_synced:
             self._on_loop.synced(time.perf_counter() - begun)
         return refused
 
-    def _commission(self, batch: Batch, is_synced: bool) -> tuple[list[Append], list[Line], list[int], int, str | None]:
+    def _commission(self, batch: Batch) -> tuple[list[Append], list[Line], list[int], int, str | None]:
         """Return what ``write`` is to be told. At what level we sync nobody knows until that has worked."""
         heard = [key for release in batch.releases for key in release.heard]
-        level = None if self._is_synced is is_synced else _LEVELS[is_synced]
+        level = None if self._is_synced is batch.is_synced else _LEVELS[batch.is_synced]
         self._is_synced = None
         return batch.appends, [release.line for release in batch.releases], heard, self._owner, level
 

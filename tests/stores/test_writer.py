@@ -459,6 +459,26 @@ def test_after_a_commit_that_took_long_the_next_ones_leave_the_loop_alone(
     asyncio.run(main())
 
 
+def test_a_bug_of_the_writer_is_told_once_and_leaves_nobody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would happen again and again; the run stops, and others go on."""
+    heard: list[BaseException] = []
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.append(context["exception"]))
+        async with opened(tmp_path / "runs.db") as store:
+            journal, other = await create(store, "a", durability="full"), await create(store, "b", durability="full")
+            with monkeypatch.context() as patched:
+                patched.setattr(Writer, "_keep", lambda *_: {}["bug"])
+                with pytest.raises(StoreError, match="a bug of asyncflow"):
+                    await append(journal, 1)
+            await append(other, 1)
+
+    asyncio.run(main())
+    assert [type(error) for error in heard] == [KeyError]
+
+
 def test_as_many_runs_as_fit_begin_and_end_in_one_commit(tmp_path: Path) -> None:
     """The largest statements are within what SQLite takes."""
 
