@@ -105,11 +105,20 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+# Whoever is started in a shell's background inherits that Ctrl-C is ignored.
+COMMAND = """
+import signal
+from asyncflow.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+main()
+"""
+
+
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     environment = os.environ | {"PYTHONPATH": str(PROJECT), "COLUMNS": "200", "NO_COLOR": "1"}
     environment.pop("ASYNCFLOW_DB", None)
     return subprocess.Popen(
-        [sys.executable, "-c", "from asyncflow.cli import main; main()", *arguments],
+        [sys.executable, "-c", COMMAND, *arguments],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
