@@ -549,8 +549,11 @@ def test_a_turn_of_the_loop_commits_at_once_for_a_while_only(tmp_path: Path, mon
     asyncio.run(main())
 
 
-def test_what_fails_at_once_is_tried_as_any_other_and_never_after_a_failed_sync(tmp_path: Path) -> None:
+def test_what_fails_at_once_is_tried_as_any_other_and_never_after_a_failed_sync(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nobody knows what the disk has once a sync has failed, and a second one would be called a success."""
+    monkeypatch.setattr(on_loop_module, "_BRIEF_SECONDS", 3600.0)
 
     async def main() -> None:
         with pytest.raises(StoreError, match="fsync failed"):  # to be closed is refused too
@@ -642,9 +645,10 @@ def test_an_interrupt_within_the_commit_that_gives_a_run_up_ends_the_run(tmp_pat
 
 @pytest.mark.parametrize("durability", ["full", "process", "lazy"])
 def test_a_run_that_has_ended_and_cannot_be_given_up_gives_its_value(
-    tmp_path: Path, durability: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, durability: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All of it is on record; who takes it up next will find nobody alive who owns it."""
+    monkeypatch.setattr(on_loop_module, "_BRIEF_SECONDS", 3600.0)
 
     @af.task
     async def one() -> int:
