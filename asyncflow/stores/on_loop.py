@@ -83,15 +83,12 @@ class OnLoop:
             if is_stall:
                 self._slow_until = self._loop.time() + _SLOW_FOR
             return
-        self._count(seconds if is_made else _BRIEF_SECONDS)
+        self.synced(seconds if is_made else _BRIEF_SECONDS)
         if is_stall:
             self._wanted = min(4 * self._wanted, _MOST_QUICK_SYNCS)
 
     def synced(self, seconds: float) -> None:
-        """Take note of how long one that was synced has taken in the thread, with the trip there and back."""
-        self._count(seconds)
-
-    def _count(self, seconds: float) -> None:
+        """Take note of how long one that was synced has taken; in the thread, with the trip there and back."""
         self._quick_syncs = self._quick_syncs + 1 if seconds <= _QUICK_SECONDS else 0
         self._synced_at = self._loop.time()
 

@@ -490,7 +490,8 @@ class Writer:
 def _as_store_error(error: Exception, path: str) -> StoreError:
     if isinstance(error, StoreError):
         return error
-    why = "for a reason that is a bug of asyncflow"
-    found = StoreError(f"journal {path!r} could not be written, {why}: {error!r}", path=path)
+    found = StoreError(
+        f"journal {path!r} could not be written, for a reason that is a bug of asyncflow: {error!r}", path=path
+    )
     found.__cause__ = error
     return found

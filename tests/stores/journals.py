@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import subprocess
 import sys
@@ -76,6 +77,11 @@ def failed(code: int) -> sqlite3.OperationalError:
     error = sqlite3.OperationalError("made up")
     error.sqlite_errorcode = code
     return error
+
+
+async def over(doing: asyncio.Task[Any]) -> None:
+    """Wait for the end of a task, whatever that is."""
+    await asyncio.wait([doing], timeout=30)
 
 
 def process(script: str, *args: object) -> subprocess.Popen[str]:

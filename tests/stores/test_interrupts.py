@@ -19,7 +19,7 @@ from asyncflow.errors import StoreError
 from asyncflow.stores import commit, database, line, owners, wal_lock, writer
 from asyncflow.stores import on_loop as on_loop_module
 from asyncflow.stores.sqlite import SqliteJournal, SqliteStore
-from tests.stores.journals import append, create, disturbed, failed, numbers
+from tests.stores.journals import append, create, disturbed, failed, numbers, over
 
 COMMITTING = (commit, owners, wal_lock)
 WRITING = (*COMMITTING, database, line, writer)
@@ -93,17 +93,13 @@ class Session:
         self._heard.clear()
         with interrupt:
             try:
-                self.runner.run(_over(doing))
+                self.runner.run(over(doing))
             except KeyboardInterrupt as error:
                 self._heard.append(error)
-        self.runner.run(_over(doing))
+        self.runner.run(over(doing))
         assert doing.done(), "it waits for ever"
         assert len(self._heard) == interrupt.has_come, "it was swallowed"
         return doing
-
-
-async def _over(doing: asyncio.Task[Any]) -> None:
-    await asyncio.wait([doing], timeout=30)
 
 
 def _append(session: Session, place: int, durability: str, error: type[BaseException] = KeyboardInterrupt) -> bool:
@@ -165,7 +161,7 @@ def test_an_interrupt_hides_no_sync_that_failed(tmp_path: Path, monkeypatch: pyt
         journal = session.make("run", "full")
         written = runner.get_loop().create_task(append(journal, 1))
         with disturbed(session.store, "INSERT INTO records", [interrupt]), pytest.raises(KeyboardInterrupt):
-            runner.run(_over(written))
+            runner.run(over(written))
         with pytest.raises(StoreError, match="fsync failed"):
             runner.run(append(journal, 2))
         with pytest.raises(StoreError, match="fsync failed"):

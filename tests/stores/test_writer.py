@@ -23,7 +23,7 @@ from asyncflow.stores import on_loop as on_loop_module
 from asyncflow.stores import writer as writer_module
 from asyncflow.stores.sqlite import SqliteStore
 from asyncflow.stores.writer import CHECKPOINT_BYTES, Writer
-from tests.stores.journals import append, create, disturbed, failed, note, numbers, opened
+from tests.stores.journals import append, create, disturbed, failed, note, numbers, opened, over
 
 
 class Heard:
@@ -68,11 +68,6 @@ def held(mutex: threading.RLock) -> Iterator[None]:
     finally:
         let_go.set()
         holder.join()
-
-
-async def over(doing: asyncio.Task[Any]) -> None:
-    """Wait for the end of a task, whatever that is."""
-    await asyncio.wait([doing], timeout=30)
 
 
 def writer_of(store: SqliteStore) -> Writer:
