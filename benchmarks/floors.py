@@ -1,9 +1,8 @@
-"""What the same work costs without an engine: the bare mechanism, and what a competent user would write by hand."""
+"""What the same work costs at least: the bare mechanism in memory, bare commits in a file, ``asyncio.gather``."""
 
 from __future__ import annotations
 
 import asyncio
-import graphlib
 import sqlite3
 import sys
 from collections.abc import Sequence
@@ -55,53 +54,6 @@ class Bare:
                 if not pending[one]:
                     ready.append(one)
         return values[-1]
-
-
-class ByHand:
-    """
-    What a competent user would write: ``graphlib`` for the order, an ``asyncio.TaskGroup`` for safety, and a commit for
-    each task where a *file* is given, so that a run could be taken up again.
-    """
-
-    def __init__(self, shape: Shape, file: Path | None = None, *, is_synced: bool = False) -> None:
-        self._shape = shape
-        self._database: sqlite3.Connection | None = None
-        if file is not None:
-            self._database = sqlite3.connect(file, isolation_level=None)
-            self._database.execute("PRAGMA journal_mode = WAL")
-            self._database.execute(f"PRAGMA synchronous = {'FULL' if is_synced else 'NORMAL'}")
-            self._database.execute("CREATE TABLE done(run INTEGER, task INTEGER, value TEXT)")
-        self._runs = 0
-
-    async def run(self) -> Any:
-        """Do the work, and return the value of the last task."""
-        before, seconds, database = self._shape.before, self._shape.seconds, self._database
-        self._runs += 1
-        run = self._runs
-        values: list[Any] = [None] * len(before)
-        order = graphlib.TopologicalSorter(dict(enumerate(before)))
-        order.prepare()
-
-        async with asyncio.TaskGroup() as group:
-
-            async def work(task: int) -> None:
-                if seconds:
-                    await asyncio.sleep(seconds[task])
-                values[task] = await trivial(*[values[one] for one in before[task]])
-                if database is not None:
-                    database.execute("INSERT INTO done VALUES (?, ?, ?)", (run, task, repr(values[task])))
-                order.done(task)
-                for one in order.get_ready():
-                    group.create_task(work(one))
-
-            for task in order.get_ready():
-                group.create_task(work(task))
-        return values[-1]
-
-    def close(self) -> None:
-        """Let the file go."""
-        if self._database is not None:
-            self._database.close()
 
 
 class Commits:

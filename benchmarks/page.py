@@ -30,6 +30,7 @@ MARKED = re.compile(r"(<!-- figures: ([\w. ]+) -->\n).*?(<!-- end -->)", re.DOTA
 OURS = "asyncflow"
 NAMES = {
     "by_hand": "TaskGroup by hand",
+    "by_hand_aiosqlite": "TaskGroup by hand, aiosqlite",
     "langgraph": "LangGraph",
     "dask": "Dask",
     "taskflow": "TaskFlow",

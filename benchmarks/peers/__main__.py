@@ -17,6 +17,7 @@ from typing import Any
 
 REQUIREMENTS: dict[str, list[str]] = {
     "by_hand": [],
+    "by_hand_aiosqlite": [],
     "langgraph": ["langgraph>=1.0", "langgraph-checkpoint-sqlite>=3.0"],
     "dask": ["distributed>=2025.1"],
     "taskflow": ["taskflow>=6.0", "sqlalchemy", "sqlalchemy-utils", "alembic"],

@@ -1,18 +1,44 @@
-"""What a competent user would write: ``graphlib`` for the order, an ``asyncio.TaskGroup``, an inlined commit a task."""
+"""What a competent user would write, its commits in the loop's own thread."""
 
 from __future__ import annotations
 
 import functools
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, Protocol
 
-from benchmarks.floors import ByHand
-from benchmarks.peers.workload import FULL, MEMORY, PROCESS, Prepare, Work, Workload, of_shapes
-from benchmarks.shapes import Shape
+from benchmarks.by_hand import Book, BookOnLoop, ByHand
+from benchmarks.peers.workload import (
+    FULL,
+    MEMORY,
+    PROCESS,
+    RESUMED,
+    Prepare,
+    Work,
+    Workload,
+    fuse,
+    leave_half,
+    of_shapes,
+)
+from benchmarks.shapes import Shape, chain
 
-ABOUT = "forty lines with graphlib and asyncio.TaskGroup; durable by a commit in the loop's own thread, without resume"
+ABOUT = (
+    "sixty lines with graphlib and asyncio.TaskGroup; durable by a commit a task in the loop's own thread, without "
+    "owners, checksums, or starts on record"
+)
+
+
+class ClosableBook(Book, Protocol):
+    """A book that can be closed."""
+
+    async def close(self) -> None:
+        """Let the file go."""
+
+
+OpenBook = Callable[[Path, bool], Awaitable[ClosableBook]]
+"""Opens a file, synced or not."""
 
 
 def version() -> str:
@@ -20,21 +46,66 @@ def version() -> str:
     return ""
 
 
-def _shaped(shape_of: Callable[[int], Shape], where: str) -> Prepare:
+async def _on_loop(file: Path, is_synced: bool) -> ClosableBook:
+    return BookOnLoop(file, is_synced=is_synced)
+
+
+def _in_memory(shape_of: Callable[[int], Shape]) -> Prepare:
     @asynccontextmanager
     async def prepare(size: int) -> AsyncIterator[Work]:
-        with tempfile.TemporaryDirectory() as folder:
-            file = None if where == MEMORY else Path(folder) / "done.db"
-            by_hand = ByHand(shape_of(size), file, is_synced=where == FULL)
-            yield by_hand.run
-            by_hand.close()
+        yield ByHand(shape_of(size)).run
 
     return prepare
 
 
+def _durable(shape_of: Callable[[int], Shape], open_book: OpenBook, is_synced: bool) -> Prepare:
+    @asynccontextmanager
+    async def prepare(size: int) -> AsyncIterator[Work]:
+        with tempfile.TemporaryDirectory() as folder:
+            book = await open_book(Path(folder) / "runs.db", is_synced)
+            yield ByHand(shape_of(size), book).run
+            await book.close()
+
+    return prepare
+
+
+async def _fused(*values: Any) -> int:
+    fuse.burn()
+    return len(values)
+
+
+async def _run_half(folder: Path, size: int, open_book: OpenBook) -> None:
+    book = await open_book(folder / "runs.db", True)
+    try:
+        await ByHand(chain(size), book, _fused).run("half")
+    finally:
+        await book.close()
+
+
+def _half_done(peer: str, open_book: OpenBook) -> Prepare:
+    @asynccontextmanager
+    async def prepare(size: int) -> AsyncIterator[Work]:
+        with tempfile.TemporaryDirectory() as folder:
+            await leave_half(peer, Path(folder), size)
+            yield lambda: _run_half(Path(folder), size, open_book)
+
+    return prepare
+
+
+async def die_half_way(folder: Path, size: int, open_book: OpenBook = _on_loop) -> None:
+    """Run a chain in *folder*, and die in the middle of it."""
+    fuse.set(size // 2)
+    await _run_half(folder, size, open_book)
+
+
+def durable_workloads(peer: str, open_book: OpenBook) -> list[Workload]:
+    """Return what can be done with such books."""
+    found: list[Workload] = []
+    for where in (PROCESS, FULL):
+        found += of_shapes(where, functools.partial(_durable, open_book=open_book, is_synced=where == FULL))
+    return [*found, Workload("resume of a half", FULL, RESUMED, _half_done(peer, open_book), is_fresh=True)]
+
+
 def workloads() -> list[Workload]:
     """Return what it can do."""
-    found: list[Workload] = []
-    for where in (MEMORY, PROCESS, FULL):
-        found += of_shapes(where, functools.partial(_shaped, where=where))
-    return found
+    return [*of_shapes(MEMORY, _in_memory), *durable_workloads("by_hand", _on_loop)]

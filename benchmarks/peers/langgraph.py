@@ -90,7 +90,8 @@ async def die_half_way(folder: Path, size: int) -> None:
     shape = chain(size)
     fuse.set(size // 2)
     async with AsyncSqliteSaver.from_conn_string(str(folder / "checkpoints.db")) as saver:
-        await _graph(shape, saver).ainvoke({"value": 0}, _config(shape, "half"), durability="async")
+        # With "async" one checkpoint of these nodes is there by then, and nothing to go on from.
+        await _graph(shape, saver).ainvoke({"value": 0}, _config(shape, "half"), durability="sync")
 
 
 @asynccontextmanager

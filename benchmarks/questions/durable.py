@@ -7,7 +7,8 @@ from pathlib import Path
 
 import asyncflow as af
 from benchmarks.bench import Bench, Yardstick
-from benchmarks.floors import ByHand, Commits
+from benchmarks.by_hand import BookOnLoop, ByHand
+from benchmarks.floors import Commits
 from benchmarks.flows import flow_of
 from benchmarks.shapes import Shape, chain, fan
 
@@ -32,7 +33,8 @@ async def _at(bench: Bench, folder: Path, level: str, shape: Shape, yardstick: Y
     flow, is_synced = flow_of(shape), level == "full"
     flow.compile()
     commits = Commits(folder / f"{name}-commits.db", is_synced=is_synced)
-    by_hand = ByHand(shape, folder / f"{name}-by-hand.db", is_synced=is_synced)
+    book = BookOnLoop(folder / f"{name}-by-hand.db", is_synced=is_synced)
+    by_hand = ByHand(shape, book)
 
     async def bare() -> None:
         commits.run(shape.size)
@@ -49,5 +51,5 @@ async def _at(bench: Bench, folder: Path, level: str, shape: Shape, yardstick: Y
             f"{what}, against by hand", "us/task", us["engine"],
             floor=us["by hand"], compared="by hand (TaskGroup)", yardstick=stick,
         )  # fmt: skip
-    by_hand.close()
+    await book.close()
     commits.close()

@@ -6,7 +6,8 @@ import sys
 
 import asyncflow as af
 from benchmarks.bench import Bench, Yardstick
-from benchmarks.floors import Bare, ByHand
+from benchmarks.by_hand import ByHand
+from benchmarks.floors import Bare
 from benchmarks.flows import body_now, flow_of
 from benchmarks.peers.workload import in_turn
 from benchmarks.shapes import Shape, chain, fan, layers

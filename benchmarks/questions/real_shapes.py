@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncflow as af
 from benchmarks.bench import Bench, Yardstick
-from benchmarks.floors import ByHand
+from benchmarks.by_hand import ByHand
 from benchmarks.flows import flow_of
 from benchmarks.shapes import REAL, real
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import asyncflow as af
 from benchmarks.bench import Bench, Yardstick
-from benchmarks.floors import Bare, ByHand
+from benchmarks.by_hand import ByHand
+from benchmarks.floors import Bare
 from benchmarks.flows import flow_of
 from benchmarks.shapes import serving
 
