@@ -8,8 +8,9 @@ has the epoch that the appender claimed, so that an engine which was overtaken w
 A few records are not worth the trip, and are committed on the loop, see ``on_loop``: never where another engine is
 writing, nor for a while after such a commit has had to wait.
 
-What a handler of a signal raises may come at any line here. In the middle of a commit it is held back: the loop raises
-it. A batch is the writer's until everybody in it has been told, and is looked for in the file if it may be there.
+What a handler of a signal raises may come wherever CPython looks for signals: at the beginning of a function, and
+behind a call. In the middle of a commit it is held back: the loop raises it. A batch is the writer's until everybody in
+it has been told, and is looked for in the file if it may be there.
 """
 
 from __future__ import annotations

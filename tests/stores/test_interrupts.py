@@ -17,7 +17,6 @@ import pytest
 from asyncflow.codec import Codec
 from asyncflow.errors import StoreError
 from asyncflow.stores import commit, database, line, owners, wal_lock, writer
-from asyncflow.stores import on_loop as on_loop_module
 from asyncflow.stores.sqlite import SqliteJournal, SqliteStore
 from tests.stores.journals import append, create, disturbed, failed, numbers, over
 
@@ -126,6 +125,7 @@ def _release(session: Session, place: int) -> bool:
     return interrupt.has_come
 
 
+@pytest.mark.usefixtures("never_slow")
 @pytest.mark.parametrize(
     "disturb",
     [
@@ -137,11 +137,9 @@ def _release(session: Session, place: int) -> bool:
     ],
 )
 def test_an_interrupt_within_a_commit_comes_out_of_the_loop_and_costs_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disturb: Callable[[Session, int], bool]
+    tmp_path: Path, disturb: Callable[[Session, int], bool]
 ) -> None:
     """Its lock is free and its record kept, once; whoever closes the engine then would wait for ever otherwise."""
-    monkeypatch.setattr(on_loop_module, "_BRIEF_SECONDS", 3600.0)  # however busy this machine is
-    monkeypatch.setattr(on_loop_module, "_QUICK_SECONDS", 3600.0)
     with asyncio.Runner() as runner:
         session = Session(tmp_path / "runs.db", runner)
         place = 1
@@ -151,9 +149,9 @@ def test_an_interrupt_within_a_commit_comes_out_of_the_loop_and_costs_nothing(
         runner.run(session.store.close())
 
 
-def test_an_interrupt_hides_no_sync_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("never_slow")
+def test_an_interrupt_hides_no_sync_that_failed(tmp_path: Path) -> None:
     """It comes when the kernel lets go of the sync at last, and a second one would be called a success."""
-    monkeypatch.setattr(on_loop_module, "_QUICK_SECONDS", 3600.0)
     interrupt = KeyboardInterrupt()
     interrupt.__context__ = failed(sqlite3.SQLITE_IOERR_FSYNC)
     with asyncio.Runner() as runner:
@@ -169,13 +167,10 @@ def test_an_interrupt_hides_no_sync_that_failed(tmp_path: Path, monkeypatch: pyt
         assert isinstance(written.exception(), StoreError)
 
 
+@pytest.mark.usefixtures("never_slow")
 @pytest.mark.parametrize("durability", ["process", "full", "lazy"])
-def test_an_interrupt_anywhere_in_the_writer_tears_no_journal_and_hangs_nobody(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durability: str
-) -> None:
+def test_an_interrupt_anywhere_in_the_writer_tears_no_journal_and_hangs_nobody(tmp_path: Path, durability: str) -> None:
     """Whoever was about to append may hear of it; what was told to last does, and nothing is missing before it."""
-    monkeypatch.setattr(on_loop_module, "_BRIEF_SECONDS", 3600.0)
-    monkeypatch.setattr(on_loop_module, "_QUICK_SECONDS", 3600.0)
 
     async def lasting(journal: SqliteJournal) -> None:
         await append(journal, 1)

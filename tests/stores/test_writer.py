@@ -357,11 +357,9 @@ class Trips:
         return self._execute(*args, **kwargs)
 
 
-def test_what_is_brief_is_committed_without_a_trip_to_the_thread(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("never_slow")
+def test_what_is_brief_is_committed_without_a_trip_to_the_thread(tmp_path: Path) -> None:
     """The trip costs twice what the commit does; what is large makes it nevertheless."""
-    monkeypatch.setattr(on_loop_module, "_BRIEF_SECONDS", 3600.0)  # however busy this machine is
 
     async def main() -> None:
         async with opened(tmp_path / "runs.db") as store:
@@ -377,12 +375,11 @@ def test_what_is_brief_is_committed_without_a_trip_to_the_thread(
     asyncio.run(main())
 
 
+@pytest.mark.usefixtures("never_slow")
 def test_what_is_synced_leaves_the_loop_alone_unless_the_disk_has_been_quick(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To wake a thread takes as long as a quick disk does; a slow one must hold up a run and not the application."""
-    monkeypatch.setattr(on_loop_module, "_BRIEF_SECONDS", 3600.0)
-    monkeypatch.setattr(on_loop_module, "_QUICK_SECONDS", 3600.0)
     monkeypatch.setattr(on_loop_module, "_QUICK_SYNCS", 4)
 
     async def main() -> None:
@@ -403,9 +400,9 @@ def test_what_is_synced_leaves_the_loop_alone_unless_the_disk_has_been_quick(
     asyncio.run(main())
 
 
-def test_the_loop_waits_for_nobody_who_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("never_slow")
+def test_the_loop_waits_for_nobody_who_writes(tmp_path: Path) -> None:
     """Another engine within a commit, or another program, is waited for where nobody is held up by that."""
-    monkeypatch.setattr(on_loop_module, "_BRIEF_SECONDS", 3600.0)
 
     async def main() -> None:
         async with opened(tmp_path / "runs.db") as store:
@@ -434,11 +431,11 @@ def test_the_loop_waits_for_nobody_who_writes(tmp_path: Path, monkeypatch: pytes
     asyncio.run(main())
 
 
+@pytest.mark.usefixtures("never_slow")
 def test_after_a_commit_that_took_long_the_next_ones_leave_the_loop_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A kernel that makes writers wait, since the disk lags behind, must hold up a run and not the application."""
-    monkeypatch.setattr(on_loop_module, "_BRIEF_SECONDS", 3600.0)
     monkeypatch.setattr(on_loop_module, "_SLOW_FOR", 3600.0)
 
     async def main() -> None:
@@ -495,9 +492,9 @@ def test_as_many_runs_as_fit_begin_and_end_in_one_commit(tmp_path: Path) -> None
 # --- At once ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("never_slow")
 def test_who_appends_alone_need_not_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """To come back behind a commit of 25 us costs as much again; what several append is one commit all the same."""
-    monkeypatch.setattr(on_loop_module, "_BRIEF_SECONDS", 3600.0)  # however busy this machine is
     monkeypatch.setattr(on_loop_module, "_AT_ONCE_SECONDS", 3600.0)
     monkeypatch.setattr(on_loop_module, "_RECENT_SECONDS", 3600.0)
 
@@ -525,9 +522,9 @@ def test_who_appends_alone_need_not_wait(tmp_path: Path, monkeypatch: pytest.Mon
     asyncio.run(main())
 
 
+@pytest.mark.usefixtures("never_slow")
 def test_a_turn_of_the_loop_commits_at_once_for_a_while_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thousand short runs that are started in one turn must not keep the application waiting for all of them."""
-    monkeypatch.setattr(on_loop_module, "_BRIEF_SECONDS", 3600.0)
 
     async def main() -> None:
         async with opened(tmp_path / "runs.db") as store:
@@ -544,11 +541,9 @@ def test_a_turn_of_the_loop_commits_at_once_for_a_while_only(tmp_path: Path, mon
     asyncio.run(main())
 
 
-def test_what_fails_at_once_is_tried_as_any_other_and_never_after_a_failed_sync(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("never_slow")
+def test_what_fails_at_once_is_tried_as_any_other_and_never_after_a_failed_sync(tmp_path: Path) -> None:
     """Nobody knows what the disk has once a sync has failed, and a second one would be called a success."""
-    monkeypatch.setattr(on_loop_module, "_BRIEF_SECONDS", 3600.0)
 
     async def main() -> None:
         with pytest.raises(StoreError, match="fsync failed"):  # to be closed is refused too
@@ -638,12 +633,12 @@ def test_an_interrupt_within_the_commit_that_gives_a_run_up_ends_the_run(tmp_pat
         runner.run(engine.close())
 
 
+@pytest.mark.usefixtures("never_slow")
 @pytest.mark.parametrize("durability", ["full", "process", "lazy"])
 def test_a_run_that_has_ended_and_cannot_be_given_up_gives_its_value(
-    tmp_path: Path, durability: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, durability: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """All of it is on record; who takes it up next will find nobody alive who owns it."""
-    monkeypatch.setattr(on_loop_module, "_BRIEF_SECONDS", 3600.0)
 
     @af.task
     async def one() -> int:
