@@ -111,8 +111,8 @@ class Intake(Flows):
             self.ready.extend(
                 task
                 for task in range(size)
-                if (states[task] == WAITING or (states[task] == PENDING and not waiting_for[task]))
-                and not self.is_halted(task)
+                # One that waits for its next attempt may have to wait for a value, too, that is made again.
+                if states[task] in (PENDING, WAITING) and not (waiting_for[task] or self.is_halted(task))
             )
             if self.plan.guards:
                 self._relist_gates()

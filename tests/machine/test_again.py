@@ -164,6 +164,26 @@ def test_a_value_that_is_being_made_again_is_undone_when_its_body_has_ended() ->
     assert play.machine.due() == [m.Revert(0, 1)]
 
 
+def test_a_next_attempt_waits_for_a_value_before_it_that_is_being_made_again() -> None:
+    """It was started beside it and, once the value was there, a second time if it had failed again by then."""
+    play = Play(chain("a", "b", retry=Retry(2)))
+    play.run("a")
+    play.start("b")
+    play.fail("b", retriable=True)
+    play.tell(m.RetryScheduled(1, 5.0))
+    play.tell(m.SuspendRequested("enough"), m.RunSuspended())
+    play.now = 9.0
+    play.tell(m.RunResumed(None, None), m.ValuesLost([0]))
+    assert play.due() == ["start a#2"]
+    play.start("a")
+    assert play.due() == [] and not play.machine.wants(1, 2)
+    play.succeed("a")
+    assert play.due() == ["start b#2 at 5"]
+    play.start("b")
+    play.succeed("b")
+    assert play.due() == ["end SUCCEEDED"]
+
+
 def test_a_record_without_events_is_no_beginning() -> None:
     """Progress and the like may be all that a turn had; what matters is the first event."""
     plan = chain("a")
