@@ -12,7 +12,7 @@ from asyncflow.graph.plan import Plan
 from asyncflow.graph.policy import Retry
 from asyncflow.machine.replay import fold, recovery
 from asyncflow.machine.run import RunMachine
-from asyncflow.states import RunState
+from asyncflow.states import RunState, TaskState
 from tests.machine.flows import PLAN, failure, task
 from tests.model import Model
 
@@ -93,7 +93,10 @@ class Walk:
     def step(self) -> None:
         """Take what is due, then let one thing happen."""
         rng, machine = self.rng, self.machine
-        for command in machine.due(rng.choice((1, 3, 1000))):
+        commands = machine.due(rng.choice((1, 3, 1000)))
+        starts = [command.task for command in commands if isinstance(command, m.Start)]
+        assert all(map(machine.wants, starts)) and len(set(starts)) == len(starts), f"it would start {starts}"
+        for command in commands:
             self._answer(command)
             if machine.phase.is_ended:
                 return
@@ -187,7 +190,12 @@ class Walk:
         self.machine = fold([m.Record(1.0, self.events)], {PLAN: self.plan})
         self._starts.clear()
         self._told.clear()
-        self.tell(*recovery(self.machine))
+        events = recovery(self.machine)
+        done = [task for task, state in enumerate(self.machine.states) if state == TaskState.SUCCEEDED]
+        if done and self.machine.is_forward and self.rng.random() < 0.3:
+            # Had they not been kept, and somebody were still to read them.
+            events.append(m.ValuesLost(sorted(self.rng.sample(done, self.rng.randint(1, len(done))))))
+        self.tell(*events)
 
 
 async def _ask() -> None:
