@@ -113,6 +113,9 @@ class Walk:
         commands = self.machine.due(most)
         undone = [self.machine.started[command.task] for command in commands if isinstance(command, m.Revert)]
         assert undone == sorted(undone, reverse=True), "reverts are handed out in reverse order of start"
+        starts = [command for command in commands if isinstance(command, m.Start)]
+        unwanted = [command for command in starts if not self.machine.wants(command.task, command.attempt)]
+        assert not unwanted and len({command.task for command in starts}) == len(starts), f"it would start {starts}"
         for command in commands:
             self._answer(command)
         return bool(commands)
