@@ -65,6 +65,7 @@ class Flows(Adoption):
             # Whatever it was about to ask or to undo is for this flow to say now.
             self.controls[inner].phase, self.controls[inner].undoing = ControlPhase.GIVEN_UP, None
         self.ready = [task for task in self.ready if task not in span]
+        self._held = [task for task in self._held if task not in span]
         self._reverts = [task for task in self._reverts if task not in span]
         self._gates = [gate for gate in self._gates if not self._leads_into(gate, scope)]
         self._skips = [task for task in self._skips if task not in span]
@@ -188,7 +189,8 @@ class Flows(Adoption):
         controller = plan.scopes[scope].controller
         if event.at is not None:
             self.waits[controller] = event.at
-        self.ready.append(controller)
+        if not self._waiting_for[controller]:  # else what comes before has a value to make again
+            self.ready.append(controller)
 
     def _clear(self, task: int) -> None:
         """Make *task* one that has not started, in an execution of its own."""
@@ -320,6 +322,7 @@ class Flows(Adoption):
         self._go(RunState.REVERTING)
         self.goal = goal
         self.ready.clear()
+        self._held.clear()
         self._reverts.clear()
         self._gates.clear()
         self._skips.clear()

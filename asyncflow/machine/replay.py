@@ -77,7 +77,12 @@ def recovery(machine: RunMachine, *, plan: str | None = None, deadline: float | 
 
 def _unkept_and_needed(machine: RunMachine) -> list[int]:
     states, values = machine.states, machine.values
-    unkept = {task for task, value in enumerate(values) if type(value) is Sealed and not value.is_kept}
+    # What is undone to run again is made again by that.
+    unkept = {
+        task
+        for task, value in enumerate(values)
+        if type(value) is Sealed and not value.is_kept and not machine.is_halted(task)
+    }
     if not unkept:
         return []
     plan = machine.plan

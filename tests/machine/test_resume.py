@@ -498,6 +498,35 @@ def test_what_reads_an_unkept_value_in_a_flow_with_a_controller_waits_until_it_i
     assert [command.task for command in machine.due() if isinstance(command, m.Start)] == [first]
 
 
+def test_what_is_undone_to_run_again_is_undone_also_where_its_value_was_not_kept() -> None:
+    """It was to be made again at once, counted as undone therefore, and what it had done stayed."""
+
+    @decorated(provides="a", checkpoint=False)
+    def unkept() -> int:
+        return 1
+
+    @decorated
+    def needs(a: int) -> int:
+        return a
+
+    plan = linear("f", unkept, needs, retry=Times(2)).compile()
+    ruler, first, reader = (plan.index(path) for path in ("times", "unkept", "needs"))
+    events = [
+        m.RunStarted("run", "f", PLAN, {}),
+        *(m.AttemptStarted(ruler, 1), m.AttemptSucceeded(ruler, Sealed(payload=b"1"))),
+        *(m.AttemptStarted(first, 1), m.AttemptSucceeded(first, Sealed())),
+        *(m.AttemptStarted(reader, 1), m.AttemptFailed(reader, failure(), False), m.TaskFailed(reader)),
+        m.ControllerAnswered(0, "retry"),
+    ]
+    machine = fold([m.Record(0.0, events)], {PLAN: plan})
+    for event in recovery(machine):
+        machine.apply(event)
+    assert machine.due() == [m.Revert(reader, 1)]
+    for event in (m.RevertStarted(reader, 1), m.RevertSucceeded(reader, None)):
+        machine.apply(event)
+    assert machine.due() == [m.Revert(first, 1)]
+
+
 # --- A changed flow ---------------------------------------------------------------------------------------------------
 
 

@@ -35,6 +35,7 @@ class Life:
     has_failed: bool = False
     is_performing: bool = False
     is_lost: bool = False
+    is_remade: bool = False
     is_undecided: bool = False
 
 
@@ -62,6 +63,7 @@ class Shape:
         for node, nodes in enumerate(self.after):
             for one in nodes:
                 self.before[one].add(node)
+        self.right_after = [self._next({task}) for task in range(self.size)]
         self.tolerant = frozenset(tolerant)
         self.around = [self._around(plan.scope_of[task]) for task in range(self.size)]
         self.span = [
@@ -165,6 +167,7 @@ class Rules:
         self.answers: dict[int, bool] = {}
         self.raised: set[int] = set()
         self.flow_failures: set[int] = set()
+        self.settled: set[int] = set()  # flows that had ended when values in them were lost
         self._to_lose: set[int] = set()
 
     # --- Reading ------------------------------------------------------------------------------------------------------
@@ -272,6 +275,14 @@ class Rules:
         assert any(self.lives[task].state == "RUNNING" for task in tasks), "the run is undone, and nothing goes on"
         assert "finish" in {self.on_failure, *(scope.on_failure for scope in self.plan.scopes)}, "nothing may finish"
 
+    def _on_ValuesLost(self, event: m.ValuesLost) -> None:
+        assert not self.is_undoing
+        self.settled.update(filter(self._is_settled, self.phases))
+        for task in event.tasks:
+            life = self.lives[task]
+            assert life.state == "SUCCEEDED"
+            life.state, life.is_remade = "PENDING", True
+
     def _on_SuspendRequested(self, event: m.SuspendRequested) -> None:
         self.is_suspending = True
 
@@ -316,11 +327,19 @@ class Rules:
             self._turn_round("FAILED", NOBODY)
             return
         scope = self.shape.controlled(home)
+        while scope != NOBODY and self._is_settled(scope):  # what is behind it may have begun
+            scope = self.shape.outer(scope)
         if scope == NOBODY:
             self._turn_round("REVERTED")
         elif all(self.phases.get(one, "going") == "going" for one in self.shape._around(home)):
             self.phases[scope] = "stopping"
             self._drop_waits(self.shape.span[scope])
+
+    def _is_settled(self, scope: int) -> bool:
+        last = [
+            self.lives[t] for t in self.shape.span[scope] if self.plan.scopes[scope].end in self.shape.right_after[t]
+        ]
+        return scope in self.settled or all(life.state in SETTLED for life in last)
 
     def _on_TaskFailed(self, event: m.TaskFailed) -> None:
         life = self.lives[event.task]
@@ -376,6 +395,7 @@ class Rules:
         for inner in self.phases:
             if scope in self.shape._around(inner):
                 self.phases[inner], self.asked[inner] = "going", 0
+                self.settled.discard(inner)
         self.flow_failures = {one for one in self.flow_failures if scope not in self.shape._around(one)}
         self._forget_answers(scope)
 
@@ -390,13 +410,22 @@ class Rules:
 
     # --- A task going forward -----------------------------------------------------------------------------------------
 
+    def _missing(self, node: int) -> list[str]:
+        """Return what *node* still waits for; what is made again holds up only what is right behind it."""
+        return [
+            life.path
+            for one, life in enumerate(self.lives)
+            if node in (self.shape.right_after if life.is_remade else self.shape.all_after)[one]
+            and life.state not in SETTLED
+        ]
+
     def _assert_may_go(self, task: int) -> None:
         life = self.lives[task]
         assert not self.is_undoing, "nothing starts while the run is undone"
         assert not self.is_suspending, "nothing starts once a suspend was asked for"
         assert not self.halted(task), "nothing starts in a flow that has failed"
         assert life.state in ("PENDING", "WAITING") and not life.is_performing
-        missing = [self.lives[one].path for one in life.before if self.lives[one].state not in SETTLED]
+        missing = self._missing(task)
         assert not missing, f"{missing} come first"
         assert task not in self.skipped(), "it is to be skipped"
         for index, guard in enumerate(self.plan.guards):
@@ -423,7 +452,8 @@ class Rules:
         return life
 
     def _on_AttemptSucceeded(self, event: m.AttemptSucceeded) -> None:
-        self._end(event.task).state = "SUCCEEDED"
+        life = self._end(event.task)
+        life.state, life.is_remade = "SUCCEEDED", False
 
     def _on_AttemptFailed(self, event: m.AttemptFailed) -> None:
         self._end(event.task).is_undecided = True
@@ -455,8 +485,7 @@ class Rules:
         assert not self.is_undoing, "nothing is chosen while the run is undone"
         home = self.shape.scope_of_guard(event.guard)
         assert all(self.phases.get(one, "going") == "going" for one in self.shape._around(home)), "its flow has failed"
-        before = {one for one in range(self.shape.size) if guard.node in self.shape.all_after[one]}
-        missing = [self.lives[one].path for one in before if self.lives[one].state not in SETTLED]
+        missing = self._missing(guard.node)
         assert not missing, f"it is asked before {missing}"
         assert event.guard not in self.answers and event.guard not in self.raised, "it was asked before"
         assert not self._abstains(event.guard), "nothing in front of its link ran"
@@ -479,7 +508,7 @@ class Rules:
         assert not self.is_undoing and not self.halted(event.task)
         assert life.state == "PENDING" and not life.has_started
         assert event.task in self.skipped(), "nobody said no to it"
-        missing = [self.lives[one].path for one in life.before if self.lives[one].state not in SETTLED]
+        missing = self._missing(event.task)
         assert not missing, f"it is skipped before {missing} have settled"
         life.state = "SKIPPED"
 

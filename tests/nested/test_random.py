@@ -23,7 +23,7 @@ def wander(seed: int, most: int, asks: float | None = None) -> None:
     world = World(seed, rng.choice((0.0, 0.1, 0.3, 0.5)))
     rules = Rules(Shape(plan, plan.tolerant), rng.choice(("cancel", "cancel", "finish")), rng.random() < 0.1)
     try:
-        walk = Walk(plan, world, rules)
+        walk = Walk(plan, world, rules, loser=random.Random(f"loser {seed}"))
         at_random(walk, rng, rng.choice((0.1, 0.3, 1.0)))
         assert walk.machine.phase.value == rules.state
     except Exception as error:
@@ -99,6 +99,12 @@ def test_what_conditions_let_happen_is_what_the_rules_allow() -> None:
 def test_a_flow_whose_condition_is_due_may_be_skipped_by_the_no_of_another() -> None:
     """It is rare, and known by its seed: nobody is asked about that flow any more, and what is behind it goes on."""
     wander(794, 14, asks=0.5)
+
+
+@pytest.mark.parametrize(("seed", "most"), [(1_587, 12), (5_781, 12), (100_262, 25), (101_461, 25)])
+def test_nothing_starts_before_its_time_where_a_value_before_it_is_made_again(seed: int, most: int) -> None:
+    """Also where its flow starts over meanwhile, or stops, or the run turns round; each is rare."""
+    wander(seed, most)
 
 
 @pytest.mark.slow

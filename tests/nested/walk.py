@@ -11,9 +11,10 @@ from asyncflow import messages as m
 from asyncflow.graph.controller import Controller
 from asyncflow.graph.inputs import NoValue
 from asyncflow.graph.plan import Plan
+from asyncflow.machine.ledger import NO_VALUE
 from asyncflow.machine.replay import fold, recovery
 from asyncflow.machine.run import RunMachine
-from asyncflow.outcomes import Failure
+from asyncflow.outcomes import Failure, Sealed
 from asyncflow.runtime.values import RunValues
 from asyncflow.states import RunState, TaskState
 from tests.machine.flows import PLAN, failure
@@ -43,11 +44,13 @@ class Walk:
         *,
         prefix: list[m.Event] | None = None,
         watch: bool = True,
+        loser: random.Random | None = None,
     ) -> None:
         self.plan = plan
         self.world = world
         self.rules = rules
         self.watch = watch
+        self.loser = loser
         self.machine = RunMachine(plan)
         self.twin = RunMachine(plan)
         self.events: list[m.Event] = []
@@ -104,7 +107,24 @@ class Walk:
         self.starts.clear()
         self.asks.clear()
         self.told.clear()
-        self.tell(*recovery(self.machine))
+        self.tell(*recovery(self.machine), *self._lost())
+
+    def _lost(self) -> list[m.Event]:
+        """Have some values not been kept, and lose those of them that are still read."""
+        machine, loser = self.machine, self.loser
+        if loser is None or not machine.is_forward:
+            return []
+        assert self.plan.tasks is not None
+        kept = machine.values
+        machine.values = [
+            Sealed()
+            if value is not NO_VALUE and not isinstance(declared, Controller) and loser.random() < 0.5
+            else value
+            for value, declared in zip(kept, self.plan.tasks, strict=True)
+        ]
+        lost = [event for event in recovery(machine) if isinstance(event, m.ValuesLost)]
+        machine.values = kept
+        return list(lost)
 
     # --- Answering ----------------------------------------------------------------------------------------------------
 
