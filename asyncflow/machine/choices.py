@@ -46,11 +46,12 @@ class Choices(Calm):
         return admitted
 
     def _ask(self, node: int, commands: list[m.Command]) -> None:
-        guards = self.plan.guards
-        for index in self.plan.guards_of(node):
-            sources = guards[index].sources
-            if index not in self.answers and not (sources and all(self.states[task] == SKIPPED for task in sources)):
-                commands.append(m.Evaluate(index))
+        commands.extend(m.Evaluate(index) for index in self.plan.guards_of(node) if self._is_open(index))
+
+    def _is_open(self, guard: int) -> bool:
+        """Whether a condition has something to say, and has not said it."""
+        sources = self.plan.guards[guard].sources
+        return guard not in self.answers and not (sources and all(self.states[task] == SKIPPED for task in sources))
 
     def _list_conditions(self, commands: list[m.Command]) -> None:
         """Say what is skipped; once that is said, ask about the flows whose conditions can be asked."""
@@ -61,7 +62,10 @@ class Choices(Calm):
         gates, self._gates = self._gates, []
         for gate in gates:
             if self._verdict(gate) is None:
-                self._ask(gate, commands)
+                if self._reads_remaking(gate):
+                    self._gates.append(gate)
+                else:
+                    self._ask(gate, commands)
 
     def _reached(self, node: int) -> list[int]:
         """Return what the noes at *node* reach, the widest of them, and is still to be skipped."""
@@ -71,6 +75,7 @@ class Choices(Calm):
         return [task for task in reach(plan, widest) if states[task] == PENDING and not self.started[task]]
 
     def _marked(self) -> dict[int, None]:
-        """Return what the noes of all conditions that were answered reach, and is still to be skipped."""
+        """Return what noes reach, where all conditions of a place have been answered, and is still to be skipped."""
         nodes = dict.fromkeys(self.plan.guards[index].node for index, answer in self.answers.items() if not answer)
-        return {task: None for node in nodes for task in self._reached(node)}
+        said = [node for node in nodes if not any(map(self._is_open, self.plan.guards_of(node)))]
+        return {task: None for node in said for task in self._reached(node)}

@@ -290,7 +290,14 @@ class Flows(Adoption):
         self._step(task, SKIPPED)
         self._to_skip.pop(task, None)
         self._left -= 1
+        if task in self._remaking:
+            self._is_made(task)
         self._settle(task)
+
+    def _is_made(self, task: int) -> None:
+        """Let go on what was held back for the value of *task*, which has been made again or will not be."""
+        self._remaking.discard(task)
+        self.ready, self._held = self.ready + self._held, []
 
     # --- Undoing ------------------------------------------------------------------------------------------------------
 

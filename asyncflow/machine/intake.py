@@ -48,19 +48,27 @@ class Intake(Flows):
         if event.deadline is not None:
             self.deadline = event.deadline
         if self.phase is RunState.FAILED:
-            if self.revert_failures or self.undo_scope == WHOLE_RUN:
-                # A run that was to be undone as a whole never goes forward again, also where nothing can be tried.
+            if self.may_go_forward:
+                self._run_what_failed()
+            else:
                 self._go(RunState.REVERTING)
                 self.revert_attempts.clear()
                 self.revert_lost.clear()
                 self.revert_failures.clear()
-            else:
-                self._run_what_failed()
         self._relist()
+
+    @property
+    def may_go_forward(self) -> bool:
+        """Whether a run that is taken up still tries to get its tasks done."""
+        if self.phase is RunState.FAILED:
+            # One that was to be undone as a whole never goes forward again, also where nothing can be tried.
+            return not self.revert_failures and self.undo_scope != WHOLE_RUN
+        return self.is_forward
 
     def _run_what_failed(self) -> None:
         """Go forward again: the run failed and nothing, or one flow only, was undone."""
         self._go(RunState.RUNNING)
+        remaking = set(self._remaking)
         for task, state in enumerate(self.states):
             if task in self.in_doubt and state in (FAILED, CANCELLED):
                 # Its last attempt was lost, and nobody has said yet what became of that.
@@ -69,6 +77,7 @@ class Intake(Flows):
                 self.crashes.pop(task, None)
             elif state not in (PENDING, SUCCEEDED, SKIPPED):
                 self._clear(task)
+        self._remaking = remaking  # whoever reads what is made again may stand far behind it, and waits for it still
         if self.undo_scope >= 0:
             # All of it was undone, so its conditions are asked again as well.
             for task in self.plan.span(self.undo_scope):

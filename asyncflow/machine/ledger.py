@@ -270,9 +270,14 @@ class Ledger:
             and not self._reads_remaking(task)
         )
 
-    def _reads_remaking(self, task: int) -> bool:
-        """Whether *task* reads a value that is being made again, perhaps from outside a flow that has begun already."""
-        return bool(self._remaking) and not self._remaking.isdisjoint(self.plan.bindings[task].reads())
+    def _reads_remaking(self, node: int) -> bool:
+        """Whether *node*, or a condition at it, reads a value that is being made again, however far before that is."""
+        if not self._remaking:
+            return False
+        readers = [self.plan.guards[index].binding for index in self.plan.guards_of(node)]
+        if node < self.plan.size:
+            readers.append(self.plan.bindings[node])
+        return not all(self._remaking.isdisjoint(reader.reads()) for reader in readers)
 
     def may_be_undone(self, task: int) -> bool:
         """Whether *task*, if it has started, is being undone, or its flow has failed and may have to be."""
@@ -313,10 +318,7 @@ class Ledger:
         return all(self.is_settled(scope) for scope in around if scope in controls)
 
     def outlook(self) -> list[str]:
-        """
-        Return what is about to be done, and hand nothing out: paths of tasks to start, of tasks to revert with a "-"
-        before, of flows whose controller is to be asked with a "?" before.
-        """
+        """Return what is due, by path, and hand nothing out: "-" marks reverts, "?" flows whose controller is asked."""
         if self.suspend_reason is not None or self.is_suspended:
             return []
         plan = self.plan
@@ -329,7 +331,7 @@ class Ledger:
         ranks = plan.ranks
         starts = sorted(self.ready, key=None if ranks is None else ranks.__getitem__)
         found = [*asked, *(f"-{plan.path(task)}" for task in reverts)]
-        return found + [plan.path(task) for task in starts if self.states[task] in (PENDING, WAITING)]
+        return found + [plan.path(task) for task in starts if self._may_start(task)]
 
     def is_late(self, scope: int) -> bool:
         """Whether *scope* still has something to do, so that the passing of its deadline matters."""
@@ -363,7 +365,7 @@ class Ledger:
             if node >= size:
                 self._pass(node)
         for task in range(size):
-            if states[task] in SETTLED:
+            if states[task] in SETTLED and not self.is_halted(task):
                 self._settle(task)
         for control in self.controls.values():
             # Counted down in this phase alone.

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from asyncflow import messages as m
 from asyncflow.errors import InternalError
 from asyncflow.graph.plan import Plan
-from asyncflow.machine.ledger import SETTLED
+from asyncflow.machine.ledger import SETTLED, SUCCEEDED
 from asyncflow.machine.run import RunMachine
 from asyncflow.outcomes import Sealed
 
@@ -70,29 +70,35 @@ def recovery(machine: RunMachine, *, plan: str | None = None, deadline: float | 
     """
     events: list[m.Event] = [m.RunResumed(plan, deadline)]
     events.extend(m.AttemptLost(task, "crash") for task in machine.in_flight())
-    if machine.is_forward and (needed := _unkept_and_needed(machine)):
+    if machine.may_go_forward and (needed := _unkept_and_needed(machine)):
         events.append(m.ValuesLost(needed))
     return events
 
 
 def _unkept_and_needed(machine: RunMachine) -> list[int]:
-    states, values = machine.states, machine.values
+    """Return whose values are gone and may be read: by a task, a condition, or whoever asks for a result."""
+    states, values, plan = machine.states, machine.values, machine.plan
     # What is undone to run again is made again by that.
     unkept = {
         task
         for task, value in enumerate(values)
-        if type(value) is Sealed and not value.is_kept and not machine.is_halted(task)
+        if type(value) is Sealed and not value.is_kept and states[task] == SUCCEEDED and not machine.is_halted(task)
     }
     if not unkept:
         return []
-    plan = machine.plan
     shown = [source for sources in plan.provided.values() for source in sources]
     if plan.returns is not None:
         shown.append(plan.returns)
     wanted = [task for source in shown for task in source.tasks()]
-    for task in range(plan.size):
-        if states[task] not in SETTLED and plan.bindings:
-            wanted.extend(plan.bindings[task].reads())
+    if plan.bindings:
+        # In a flow that is not over anything may run again.
+        again = {task for scope in machine.controls if not machine.is_settled(scope) for task in plan.span(scope)}
+        for task in range(plan.size):
+            if states[task] not in SETTLED or task in again:
+                wanted.extend(plan.bindings[task].reads())
+        for index, guard in enumerate(plan.guards):
+            if index not in machine.answers or again:
+                wanted.extend(guard.binding.reads())
     needed: set[int] = set()
     while wanted:
         task = wanted.pop()

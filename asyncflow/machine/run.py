@@ -295,8 +295,7 @@ class RunMachine(Intake):
         if self.crashes:
             self.crashes.pop(task, None)
         if task in self._remaking:
-            self._remaking.discard(task)
-            self.ready, self._held = self.ready + self._held, []
+            self._is_made(task)
         if self._halts and self.is_halted(task):
             self._body_gone(task)
         elif self.phase is RunState.RUNNING:
@@ -354,6 +353,8 @@ class RunMachine(Intake):
 
     def _values_lost(self, event: m.ValuesLost) -> None:
         self._settled.update(scope for scope in self.controls if self.is_settled(scope))
+        # A flow that had ended in time has its time again for what is made again.
+        self.scope_deadlines = {scope: at for scope, at in self.scope_deadlines.items() if self.is_late(scope)}
         self._remaking.update(event.tasks)
         for task in event.tasks:
             self._step(task, PENDING)

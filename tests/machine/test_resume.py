@@ -13,6 +13,7 @@ from asyncflow.graph.controller import Times
 from asyncflow.graph.decorator import task as decorated
 from asyncflow.graph.flow import flow
 from asyncflow.graph.pattern import linear, unordered
+from asyncflow.graph.plan import Plan
 from asyncflow.machine.replay import fold, plans_named, recovery, was_left
 from asyncflow.machine.run import RunMachine
 from asyncflow.outcomes import Sealed
@@ -525,6 +526,39 @@ def test_what_is_undone_to_run_again_is_undone_also_where_its_value_was_not_kept
     for event in (m.RevertStarted(reader, 1), m.RevertSucceeded(reader, None)):
         machine.apply(event)
     assert machine.due() == [m.Revert(first, 1)]
+
+
+def test_a_flow_that_ended_in_time_has_its_time_again_for_what_is_made_again() -> None:
+    """It had ended long ago, and was late at once when it was resumed."""
+    plan = linear("f", linear("g", task("a"), task("b"), timeout=5.0), task("c")).compile()
+    play = Play(plan)
+    play.tell(m.ScopeStarted(1, 5.0))
+    play.run("a", "b")
+    play.now = 9.0
+    play.tell(m.RunResumed(None, None), m.ValuesLost([0]))
+    assert not play.machine.is_late(1)
+    assert play.due() == ["open g", "start g/a#2", "start c#1"]
+
+
+def test_what_has_succeeded_in_a_flow_that_has_failed_lets_nothing_behind_it_start() -> None:
+    """Where all was counted anew, as for a lost value or a changed flow, it let what is behind begin."""
+
+    def late(*more: Any) -> Plan:
+        inner = linear("late", task("a"), task("b"), timeout=1.0)
+        return linear("f", linear("g", inner, retry=Times(2)), task("behind"), *more).compile()
+
+    play = Play(late())
+    play.run("g/times")
+    play.tell(m.ScopeStarted(2, 1.0))
+    play.run("g/late/a")
+    play.start("g/late/b")
+    play.now = 2.0
+    play.tell(m.DeadlinePassed(2))
+    play.succeed("g/late/b")
+    machine = fold(play.journal, {PLAN: play.plan})
+    machine.adopt(late(task("more")))
+    machine.apply(m.RunResumed("today", None))
+    assert machine.due() == [m.Decide(1)]
 
 
 # --- A changed flow ---------------------------------------------------------------------------------------------------

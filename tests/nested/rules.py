@@ -13,6 +13,7 @@ from typing import Any
 import attrs
 
 from asyncflow import messages as m
+from asyncflow.graph.inputs import Binding
 from asyncflow.graph.plan import Plan
 from asyncflow.graph.policy import DEPTHS
 
@@ -249,6 +250,7 @@ class Rules:
         if self.only is not None and self.only >= 0:
             for task in self.shape.span[self.only]:
                 self.lives[task].state = "PENDING"
+            self.settled = {scope for scope in self.settled if self.only not in self.shape._around(scope)}
             self._forget_answers(self.only)
         self.is_undoing, self.goal, self.only, self.was_ordered = False, "", None, False
         for life in self.lives:
@@ -302,8 +304,8 @@ class Rules:
         if event.scope <= 0:
             self._turn_round("FAILED" if self.never_revert else "REVERTED", NOBODY if self.never_revert else None)
             return
-        self.flow_failures.add(event.scope)
         self._fail(self.plan.scopes[event.scope].parent)
+        self.flow_failures.add(event.scope)
         if not self.is_undoing and event.scope in self.phases:
             self.phases[event.scope] = "given up"
 
@@ -336,10 +338,13 @@ class Rules:
             self._drop_waits(self.shape.span[scope])
 
     def _is_settled(self, scope: int) -> bool:
-        last = [
-            self.lives[t] for t in self.shape.span[scope] if self.plan.scopes[scope].end in self.shape.right_after[t]
-        ]
-        return scope in self.settled or all(life.state in SETTLED for life in last)
+        """Whether a flow has ended well, at least before values in it were lost."""
+        inside = [one for one in range(len(self.plan.scopes)) if scope in self.shape._around(one)]
+        has_failed = any(self.phases.get(one, "going") != "going" or one in self.flow_failures for one in inside)
+        end = self.plan.scopes[scope].end
+        last = [task for task in self.shape.span[scope] if end in self.shape.right_after[task]]
+        has_ended = not has_failed and all(self.lives[task].state in SETTLED for task in last)
+        return scope in self.settled or has_ended
 
     def _on_TaskFailed(self, event: m.TaskFailed) -> None:
         life = self.lives[event.task]
@@ -392,6 +397,7 @@ class Rules:
         for task in span:
             life = self.lives[task]
             life.state, life.has_started, life.has_failed, life.attempt = "PENDING", False, False, 0
+            life.is_remade = False
         for inner in self.phases:
             if scope in self.shape._around(inner):
                 self.phases[inner], self.asked[inner] = "going", 0
@@ -419,13 +425,17 @@ class Rules:
             and life.state not in SETTLED
         ]
 
+    def _unmade(self, binding: Binding) -> list[str]:
+        """Return what is still being made again of what *binding* reads."""
+        return [self.lives[one].path for one in binding.reads() if self.lives[one].is_remade]
+
     def _assert_may_go(self, task: int) -> None:
         life = self.lives[task]
         assert not self.is_undoing, "nothing starts while the run is undone"
         assert not self.is_suspending, "nothing starts once a suspend was asked for"
         assert not self.halted(task), "nothing starts in a flow that has failed"
         assert life.state in ("PENDING", "WAITING") and not life.is_performing
-        missing = self._missing(task)
+        missing = self._missing(task) + self._unmade(self.plan.bindings[task])
         assert not missing, f"{missing} come first"
         assert task not in self.skipped(), "it is to be skipped"
         for index, guard in enumerate(self.plan.guards):
@@ -485,7 +495,7 @@ class Rules:
         assert not self.is_undoing, "nothing is chosen while the run is undone"
         home = self.shape.scope_of_guard(event.guard)
         assert all(self.phases.get(one, "going") == "going" for one in self.shape._around(home)), "its flow has failed"
-        missing = self._missing(guard.node)
+        missing = self._missing(guard.node) + self._unmade(guard.binding)
         assert not missing, f"it is asked before {missing}"
         assert event.guard not in self.answers and event.guard not in self.raised, "it was asked before"
         assert not self._abstains(event.guard), "nothing in front of its link ran"

@@ -110,21 +110,15 @@ class Walk:
         self.tell(*recovery(self.machine), *self._lost())
 
     def _lost(self) -> list[m.Event]:
-        """Have some values not been kept, and lose those of them that are still read."""
+        """Have some values not been kept, and lose those of them that may be read; the others nobody can read now."""
         machine, loser = self.machine, self.loser
-        if loser is None or not machine.is_forward:
+        if loser is None or not machine.may_go_forward:
             return []
         assert self.plan.tasks is not None
-        kept = machine.values
-        machine.values = [
-            Sealed()
-            if value is not NO_VALUE and not isinstance(declared, Controller) and loser.random() < 0.5
-            else value
-            for value, declared in zip(kept, self.plan.tasks, strict=True)
-        ]
-        lost = [event for event in recovery(machine) if isinstance(event, m.ValuesLost)]
-        machine.values = kept
-        return list(lost)
+        for task, declared in enumerate(self.plan.tasks):
+            if machine.values[task] is not NO_VALUE and not isinstance(declared, Controller) and loser.random() < 0.5:
+                machine.values[task] = Sealed()
+        return [event for event in recovery(machine) if isinstance(event, m.ValuesLost)]
 
     # --- Answering ----------------------------------------------------------------------------------------------------
 
