@@ -38,6 +38,9 @@ class Book(Protocol):
     async def end(self, run: str) -> None:
         """Note that nothing of *run* is left to do."""
 
+    async def close(self) -> None:
+        """Let the file go."""
+
 
 class BookOnLoop:
     """A book in SQLite, which keeps the event loop for as long as each commit takes."""

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from benchmarks.by_hand import Book, BookOnLoop, ByHand
 from benchmarks.peers.workload import (
@@ -30,14 +30,7 @@ ABOUT = (
 )
 
 
-class ClosableBook(Book, Protocol):
-    """A book that can be closed."""
-
-    async def close(self) -> None:
-        """Let the file go."""
-
-
-OpenBook = Callable[[Path, bool], Awaitable[ClosableBook]]
+OpenBook = Callable[[Path, bool], Awaitable[Book]]
 """Opens a file, synced or not."""
 
 
@@ -46,7 +39,7 @@ def version() -> str:
     return ""
 
 
-async def _on_loop(file: Path, is_synced: bool) -> ClosableBook:
+async def _on_loop(file: Path, is_synced: bool) -> Book:
     return BookOnLoop(file, is_synced=is_synced)
 
 
@@ -63,8 +56,10 @@ def _durable(shape_of: Callable[[int], Shape], open_book: OpenBook, is_synced: b
     async def prepare(size: int) -> AsyncIterator[Work]:
         with tempfile.TemporaryDirectory() as folder:
             book = await open_book(Path(folder) / "runs.db", is_synced)
-            yield ByHand(shape_of(size), book).run
-            await book.close()
+            try:
+                yield ByHand(shape_of(size), book).run
+            finally:
+                await book.close()
 
     return prepare
 

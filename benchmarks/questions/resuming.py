@@ -22,7 +22,7 @@ _is_half_done = asyncio.Event()
 async def noting(*values: int) -> int:
     """Do nothing, and note when that was; where the half is done before, wait to be stopped."""
     _started.append(time.perf_counter())
-    if len(_started) > _SIZE // 2:
+    if len(_started) > _SIZE // 2 and not _is_half_done.is_set():
         _is_half_done.set()
         await asyncio.Event().wait()
     return len(values)

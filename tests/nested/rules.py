@@ -417,13 +417,14 @@ class Rules:
     # --- A task going forward -----------------------------------------------------------------------------------------
 
     def _missing(self, node: int) -> list[str]:
-        """Return what *node* still waits for; what is made again holds up only what is right behind it."""
-        return [
-            life.path
-            for one, life in enumerate(self.lives)
-            if node in (self.shape.right_after if life.is_remade else self.shape.all_after)[one]
-            and life.state not in SETTLED
-        ]
+        """Return what *node* still waits for."""
+        found: list[str] = []
+        for task, life in enumerate(self.lives):
+            # What is between the two has been done already, of what is made again: only the next ones are held up.
+            behind = self.shape.right_after[task] if life.is_remade else self.shape.all_after[task]
+            if node in behind and life.state not in SETTLED:
+                found.append(life.path)
+        return found
 
     def _unmade(self, binding: Binding) -> list[str]:
         """Return what is still being made again of what *binding* reads."""

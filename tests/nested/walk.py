@@ -30,10 +30,9 @@ class Walk:
         plan: What runs.
         world: Who answers.
         rules: Who checks; of a new run.
-        twin: Fed the same events, it must stay equal to the machine.
         prefix: A journal that a process left behind.
-        on_failure: The engine's.
-        never_revert: The run's.
+        watch: Whether a twin is fed the same events, and must stay equal to the machine.
+        loser: Says which values were not kept when the process dies; None keeps all.
     """
 
     def __init__(
