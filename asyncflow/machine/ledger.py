@@ -271,7 +271,7 @@ class Ledger:
         )
 
     def _reads_remaking(self, node: int) -> bool:
-        """Whether *node*, or a condition at it, reads a value that is being made again; no edge need lead from there."""
+        """Whether *node*, or a condition at it, reads a value being made again; there need be no edge from there."""
         if not self._remaking:
             return False
         readers = [self.plan.guards[index].binding for index in self.plan.guards_of(node)]
