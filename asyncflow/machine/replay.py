@@ -90,15 +90,14 @@ def _unkept_and_needed(machine: RunMachine) -> list[int]:
     if plan.returns is not None:
         shown.append(plan.returns)
     wanted = [task for source in shown for task in source.tasks()]
-    if plan.bindings:
-        # In a flow that is not over anything may run again.
-        again = {task for scope in machine.controls if not machine.is_settled(scope) for task in plan.span(scope)}
-        for task in range(plan.size):
-            if states[task] not in SETTLED or task in again:
-                wanted.extend(plan.bindings[task].reads())
-        for index, guard in enumerate(plan.guards):
-            if index not in machine.answers or again:
-                wanted.extend(guard.binding.reads())
+    # In a flow that is not over anything may run again.
+    again = {task for scope in machine.controls if not machine.is_settled(scope) for task in plan.span(scope)}
+    for task in range(plan.size):
+        if states[task] not in SETTLED or task in again:
+            wanted.extend(plan.bindings[task].reads())
+    for index, guard in enumerate(plan.guards):
+        if index not in machine.answers or again:
+            wanted.extend(guard.binding.reads())
     needed: set[int] = set()
     while wanted:
         task = wanted.pop()

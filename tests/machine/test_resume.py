@@ -9,7 +9,7 @@ import pytest
 from asyncflow import messages as m
 from asyncflow.errors import InternalError
 from asyncflow.graph import record as recorded
-from asyncflow.graph.controller import Times
+from asyncflow.graph.controller import AlwaysRevert, Times
 from asyncflow.graph.decorator import task as decorated
 from asyncflow.graph.flow import flow
 from asyncflow.graph.pattern import linear, unordered
@@ -559,6 +559,36 @@ def test_what_has_succeeded_in_a_flow_that_has_failed_lets_nothing_behind_it_sta
     machine.adopt(late(task("more")))
     machine.apply(m.RunResumed("today", None))
     assert machine.due() == [m.Decide(1)]
+
+
+def test_what_was_being_made_again_and_is_skipped_in_the_end_holds_nobody_up() -> None:
+    """Its flow was undone since it failed, and when that runs again its condition says no."""
+
+    @decorated(provides="v", checkpoint=False, when=lambda: True, depth="task")
+    def made() -> int:
+        return 1
+
+    @decorated
+    def reader(v: int = 0) -> int:
+        return v
+
+    inner = linear("g", made, task("b"), retry=AlwaysRevert(), revert_scope="flow")
+    plan = linear("f", inner, linear("h", task("c"), reader)).compile()
+    ruler, a, b, c = (plan.index(path) for path in ("g/always_revert", "g/made", "g/b", "h/c"))
+    machine = fold([m.Record(0.0, [m.RunStarted("run", "f", PLAN, {})])], {PLAN: plan})
+    for event in (
+        *(m.AttemptStarted(ruler, 1), m.AttemptSucceeded(ruler, None), m.ConditionAnswered(0, True)),
+        *(m.AttemptStarted(a, 1), m.AttemptSucceeded(a, Sealed()), m.AttemptStarted(b, 1)),
+        *(m.RunResumed(None, None), m.AttemptLost(b, "crash"), m.ValuesLost([a])),
+        *(m.AttemptStarted(a, 2), m.AttemptFailed(a, failure(), False), m.TaskFailed(a)),
+        *(m.ControllerAnswered(1, "revert"), m.RevertStarted(a, 1), m.RevertSucceeded(a, None)),
+        *(m.RevertStarted(ruler, 1), m.RevertSucceeded(ruler, None), m.RunEnded("FAILED")),
+        *(m.RunResumed(None, None), m.AttemptStarted(ruler, 1), m.AttemptSucceeded(ruler, None)),
+        *(m.ConditionAnswered(0, False), m.TaskSkipped(a), m.AttemptStarted(b, 1), m.AttemptSucceeded(b, None)),
+        *(m.AttemptStarted(c, 1), m.AttemptSucceeded(c, None)),
+    ):
+        machine.apply(event)
+    assert machine.due() == [m.Start(plan.index("h/reader"), 1)]
 
 
 # --- A changed flow ---------------------------------------------------------------------------------------------------
