@@ -12,11 +12,10 @@ from typing import Any, Protocol
 
 import aiosqlite
 
-from benchmarks.floors import trivial
+from benchmarks.floors import pragmas, trivial
 from benchmarks.shapes import Shape
 
 _TABLES = (
-    "PRAGMA journal_mode = WAL",
     "CREATE TABLE IF NOT EXISTS runs(id TEXT PRIMARY KEY, is_over INTEGER NOT NULL DEFAULT 0)",
     "CREATE TABLE IF NOT EXISTS done(run TEXT, task INTEGER, value TEXT, PRIMARY KEY (run, task)) WITHOUT ROWID",
 )
@@ -47,7 +46,7 @@ class BookOnLoop:
 
     def __init__(self, file: Path, *, is_synced: bool) -> None:
         self._database = sqlite3.connect(file, isolation_level=None)
-        for statement in (*_TABLES, _level(is_synced)):
+        for statement in (*pragmas(is_synced=is_synced), *_TABLES):
             self._database.execute(statement)
 
     async def begin(self, run: str) -> dict[int, Any]:
@@ -78,7 +77,7 @@ class BookInThread:
     async def open(cls, file: Path, *, is_synced: bool) -> BookInThread:
         """Open *file*."""
         database = await aiosqlite.connect(file, isolation_level=None)
-        for statement in (*_TABLES, _level(is_synced)):
+        for statement in (*pragmas(is_synced=is_synced), *_TABLES):
             await database.execute(statement)
         return cls(database)
 
@@ -99,10 +98,6 @@ class BookInThread:
     async def close(self) -> None:
         """Let the file go."""
         await self._database.close()
-
-
-def _level(is_synced: bool) -> str:
-    return f"PRAGMA synchronous = {'FULL' if is_synced else 'NORMAL'}"
 
 
 class ByHand:

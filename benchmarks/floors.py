@@ -56,13 +56,18 @@ class Bare:
         return values[-1]
 
 
+def pragmas(*, is_synced: bool) -> tuple[str, str]:
+    """Return the statements that have SQLite keep a write-ahead log, and sync each commit or none."""
+    return "PRAGMA journal_mode = WAL", f"PRAGMA synchronous = {'FULL' if is_synced else 'NORMAL'}"
+
+
 class Commits:
     """Single-statement commits in a file, one after the other: what a durable chain costs at least."""
 
     def __init__(self, file: Path, *, is_synced: bool) -> None:
         self._database = sqlite3.connect(file, isolation_level=None)
-        self._database.execute("PRAGMA journal_mode = WAL")
-        self._database.execute(f"PRAGMA synchronous = {'FULL' if is_synced else 'NORMAL'}")
+        for pragma in pragmas(is_synced=is_synced):
+            self._database.execute(pragma)
         self._database.execute("CREATE TABLE records(run INTEGER, number INTEGER, body BLOB)")
 
     def run(self, count: int, body: bytes = b"x" * 60) -> None:

@@ -114,8 +114,9 @@ class RunMachine(Intake):
             return
         ready, self.ready = self.ready, []
         if self._remaking:
-            self._held.extend(task for task in ready if self._reads_remaking(task))
-            ready = [task for task in ready if not self._reads_remaking(task)]
+            held = {task for task in ready if self._reads_remaking(task)}
+            self._held.extend(task for task in ready if task in held)
+            ready = [task for task in ready if task not in held]
         if len(ready) > 1:
             # What an earlier call left over is in order already, which makes this a merge.
             ready.sort(key=None if self.plan.ranks is None else self.plan.ranks.__getitem__)

@@ -25,7 +25,7 @@ from benchmarks.peers.workload import (
 from benchmarks.shapes import Shape, chain
 
 ABOUT = (
-    "sixty lines with graphlib and asyncio.TaskGroup; durable by a commit a task in the loop's own thread, without "
+    "eighty lines with graphlib and asyncio.TaskGroup; durable by a commit a task in the loop's own thread, without "
     "owners, checksums, or starts on record"
 )
 

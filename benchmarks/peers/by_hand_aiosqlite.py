@@ -9,7 +9,7 @@ from benchmarks.by_hand import BookInThread
 from benchmarks.peers import by_hand
 from benchmarks.peers.workload import Workload
 
-ABOUT = "the same sixty lines, with a commit a task through aiosqlite, so that the loop waits for no disk"
+ABOUT = "the same eighty lines, with a commit a task through aiosqlite, so that the loop waits for no disk"
 
 
 def version() -> str:

@@ -465,6 +465,16 @@ def inc(x: int) -> int:
     return x + 1
 
 
+@decorated(provides="a", checkpoint=False)
+def unkept() -> int:
+    return 1
+
+
+@decorated
+def needs(a: int) -> int:
+    return a
+
+
 def _unkept(plan: Any, *names: str, kept: str = "") -> list[m.Record]:
     events: list[m.Event] = [m.RunStarted("run", plan.flow, PLAN, {})]
     for name in (*names, *kept):
@@ -476,14 +486,6 @@ def _unkept(plan: Any, *names: str, kept: str = "") -> list[m.Record]:
 
 def test_what_reads_an_unkept_value_in_a_flow_with_a_controller_waits_until_it_is_there_again() -> None:
     """Else it fails for want of it, or takes its default."""
-
-    @decorated(provides="a", checkpoint=False)
-    def unkept() -> int:
-        return 1
-
-    @decorated
-    def needs(a: int) -> int:
-        return a
 
     plan = linear("f", unkept, linear("again", needs, retry=Times(2))).compile()
     first, ruler, reader = (plan.index(path) for path in ("unkept", "again/times", "again/needs"))
@@ -501,14 +503,6 @@ def test_what_reads_an_unkept_value_in_a_flow_with_a_controller_waits_until_it_i
 
 def test_what_is_undone_to_run_again_is_undone_also_where_its_value_was_not_kept() -> None:
     """It was to be made again at once, counted as undone therefore, and what it had done stayed."""
-
-    @decorated(provides="a", checkpoint=False)
-    def unkept() -> int:
-        return 1
-
-    @decorated
-    def needs(a: int) -> int:
-        return a
 
     plan = linear("f", unkept, needs, retry=Times(2)).compile()
     ruler, first, reader = (plan.index(path) for path in ("times", "unkept", "needs"))
