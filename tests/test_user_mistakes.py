@@ -908,6 +908,11 @@ FILES: dict[str, tuple[Callable[[Path], Any], type[BaseException], str]] = {
         af.DeclarationError,
         r"the revert of task 'one' takes outcome, and with checkpoint=False a value is gone after a crash",
     ),
+    "at most once, and made again": (
+        lambda place: af.linear("f", one.with_options(checkpoint=False, on_crash="fail")).compile(),
+        af.DeclarationError,
+        r"task 'one' has on_crash=\"fail\" and checkpoint=False, .* keep the value, or allow another attempt",
+    ),
     "a value in a circle": (
         lambda place: run(gives_a_circle, path=place),
         af.UnkeepableValue,

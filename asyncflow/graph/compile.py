@@ -14,7 +14,18 @@ import attrs
 
 from asyncflow.errors import CycleError, FlowError
 from asyncflow.graph.defaults import maker_for
-from asyncflow.graph.inputs import Attribute, Binding, Element, FirstOf, Gathered, Made, Otherwise, Output, Source
+from asyncflow.graph.inputs import (
+    NO_ARGUMENTS,
+    Attribute,
+    Binding,
+    Element,
+    FirstOf,
+    Gathered,
+    Made,
+    Otherwise,
+    Output,
+    Source,
+)
 from asyncflow.graph.layout import Composite, Layout
 from asyncflow.graph.order import Edges, Sequencer
 from asyncflow.graph.outside import Outside
@@ -77,6 +88,7 @@ def compile_flow(root: Composite) -> Compiled:
     plan = _freeze(root, places, edges, wiring, bindings, after, guards)
     if guards:
         _check_returns(plan)
+    _check_reverts(plan)
     outputs = _outputs(root, plan, wiring.sources)
     if root.targets:
         plan = aim(
@@ -265,6 +277,27 @@ def _check_returns(plan: Plan) -> None:
             stack.extend(source.parts)
         elif isinstance(source, FirstOf):
             stack.append(source.sources[-1])
+
+
+def _check_reverts(plan: Plan) -> None:
+    """Refuse a revert that reads a value which is not kept: after a crash it would fail, and the effect would stay."""
+    assert plan.tasks is not None
+    unkept = {task for task, declared in enumerate(plan.tasks) if not declared.checkpoint}
+    if not unkept:
+        return
+    for task, declared in enumerate(plan.tasks):
+        if declared.undo is None:
+            continue
+        own = plan.undo_bindings.get(task, NO_ARGUMENTS)
+        reads = {*plan.bindings[task].named(declared.undo_wants.of_task).reads(), *own.reads()}
+        for read in sorted(reads & unkept):
+            raise FlowError(
+                f"the revert of task {plan.path(task)!r} takes the value of {plan.path(read)!r}, which has "
+                "checkpoint=False, and after a crash that is gone; keep the value, or let the revert take something "
+                "else, such as a resource of the engine",
+                flow=plan.flow,
+                task=plan.path(task),
+            )
 
 
 def _scope(places: Places, edges: Edges, index: int) -> Scope:

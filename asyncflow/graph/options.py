@@ -29,7 +29,7 @@ class TaskOptions(TypedDict, total=False):
     revert. ``on_crash``: "retry" an attempt that was lost with its process (it happens at least once), or "fail" (at
     most once). ``max_crashes``: a task that was running this often in a row when the process died is taken for the
     cause, and fails. ``reconcile``: asks the outside world how a lost attempt ended. ``checkpoint=False``: the value is
-    not journaled, and made again on resume.
+    not journaled, and made again on resume; no revert may read it, and ``on_crash="fail"`` does not go with it.
 
     ``when``: a condition; where it says no, the task is skipped, and with it as much as ``depth`` says ("task",
     "neighbours", "dominated", "flow", "all"; see ``DEPTHS``). In a builder it reads the task's own parameters, in a

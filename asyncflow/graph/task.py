@@ -227,6 +227,11 @@ class Task(Declared):
     def _fill(self, body: Any, undo: Any, hook: Any, *, method: bool) -> None:
         put = functools.partial(object.__setattr__, self)
         what, signature = f"task {self.name!r}", self.wants.signature
+        if self.on_crash == "fail" and not self.checkpoint:
+            raise DeclarationError(
+                f'{what} has on_crash="fail" and checkpoint=False, and a resume makes a value that was not kept by '
+                "running the task again; keep the value, or allow another attempt"
+            )
         executor = executor_for(body, self.executor, what)
         put("executor", executor)
         put("body", body)
