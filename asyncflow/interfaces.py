@@ -82,7 +82,8 @@ class Journal(Protocol):
     One run's journal, in the hands of the one engine that owns the run.
 
     ``grows`` says that it keeps a record itself: what the list of events of the last one is given later is on record
-    with that. ``lags`` says that this run's durability lets it go ahead of its records by some milliseconds.
+    with that. ``lags`` says that this run's durability lets it go ahead of its records by some milliseconds; of those
+    that have no blobs.
     """
 
     run_id: str

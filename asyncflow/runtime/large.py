@@ -94,12 +94,12 @@ class LargeValues:
                 blobs[value.blob] = value.payload
         return blobs
 
-    def let_go(self, events: Sequence[m.Event]) -> None:
-        """Drop the bytes of what is durable, and large values that nobody who has not ended will read."""
+    def let_go(self, events: Sequence[m.Event], *, is_durable: bool) -> None:
+        """Drop the bytes of *events* that are durable, and large values that nobody who has not ended will read."""
         for event in events:
             if type(event) is m.AttemptSucceeded:
                 value = event.value
-                if type(value) is Sealed and not self._values.hands_on_copies:
+                if is_durable and type(value) is Sealed and not self._values.hands_on_copies:
                     value.payload = None
                     if value.blob is not None:
                         self._watch(event.task)

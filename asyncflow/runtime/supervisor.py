@@ -447,7 +447,7 @@ class Supervisor:
         written = self._journal.append(m.Record(at, whole), blobs, self.machine.state)
         if written is not None:
             return self._durable(written, at, events, len(riders))
-        self._appended(at, events, len(riders), is_durable=not self._journal.lags)
+        self._appended(at, events, len(riders), is_durable=bool(blobs) or not self._journal.lags)
         return None
 
     async def _durable(self, written: Awaitable[None], at: float, events: list[m.Event], riders: int) -> None:
@@ -465,9 +465,9 @@ class Supervisor:
     def _appended(self, at: float, events: Sequence[m.Event], riders: int, *, is_durable: bool = True) -> None:
         self._tell(at, events)
         self._number += riders  # observers have heard of those
-        # What a lazy run has handed over may not be in the file yet, from where it would have to be fetched.
-        if self.keeps_bytes and is_durable:
-            self.large.let_go(events)  # after those who watch have seen what a failing task had read
+        if self.keeps_bytes:
+            # After those who watch have seen what a failing task had read.
+            self.large.let_go(events, is_durable=is_durable)
         state = self.machine.mark(at)
         self.is_over = state.is_ended or state is RunState.SUSPENDED
 

@@ -62,10 +62,10 @@ class SqliteJournal:
         self._writer = writer
         self._codec = codec
         self._line = line
-        self.lags = line.durability == "lazy"  # then it may be behind by up to 100 ms
+        self.lags = line.durability == "lazy"  # then what has no blobs may be behind by up to 100 ms
 
     def append(self, record: Record, blobs: Mapping[str, bytes], state: RunState) -> asyncio.Future[None] | None:
-        """Add *record*; return None where it lasts already or the run is lazy, else a future done once it lasts."""
+        """Add *record*; return None where it lasts already or may lag behind, else a future done once it lasts."""
         return self._writer.append(self._line, self._codec.encode_record(record), record.at, state, blobs)
 
     def append_with(self, make: Make) -> asyncio.Future[Record | Failure]:

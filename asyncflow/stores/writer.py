@@ -103,8 +103,8 @@ class Writer:
         self, line: Line, body: bytes, at: float, state: RunState, blobs: Mapping[str, bytes]
     ) -> asyncio.Future[None] | None:
         """
-        Take one record. Return None where it lasts already, or the run is lazy, else a future that is done once it is
-        durable.
+        Take one record. Return None where it lasts already, or is of a lazy run and has no blobs, else a future that is
+        done once it is durable.
         """
         if line.error is not None:
             return self._refused(line.refusal())
@@ -117,7 +117,7 @@ class Writer:
         append = Append(line, line.next, at, body, changed, blobs, size_bytes)
         is_made = self._commit_at_once(line, Batch([append], [], size_bytes))
         if not is_made:
-            if line.durability != "lazy" or self._pending_bytes >= _BACKLOG_BYTES:
+            if line.durability != "lazy" or blobs or self._pending_bytes >= _BACKLOG_BYTES:
                 append.waiter = self._loop.create_future()
             self._put(append)
         line.state = state

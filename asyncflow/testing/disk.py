@@ -220,7 +220,7 @@ class SimulatedJournal:
 
     @property
     def lags(self) -> bool:
-        """Whether the run may be ahead of what the disk has of it."""
+        """Whether the run may be ahead of what the disk has of it, blobs apart."""
         return self._file.new.durability == "lazy"
 
     @property
@@ -238,7 +238,7 @@ class SimulatedJournal:
         if self._file.new.durability == "process" and disk.is_quick():
             return disk.write_now(entry)
         disk.add(entry)
-        return None if self._file.new.durability == "lazy" else done
+        return None if self.lags and not blobs else done
 
     async def settle(self) -> None:
         """Return once everything appended lasts, or raise what keeps it from that."""

@@ -291,7 +291,8 @@ def test_a_run_is_not_resumed_while_a_body_of_it_is_still_there(tmp_path: Path) 
     assert calls == ["called", "called"]
 
 
-def test_a_large_value_that_left_memory_is_asked_for_by_its_task(tmp_path: Path) -> None:
+@pytest.mark.parametrize("durability", ["full", "process", "lazy"])
+def test_a_large_value_that_left_memory_is_asked_for_by_its_task(tmp_path: Path, durability: str) -> None:
     """Results cannot wait for a disk; the message says who can."""
 
     @af.task(provides="text")
@@ -300,6 +301,7 @@ def test_a_large_value_that_left_memory_is_asked_for_by_its_task(tmp_path: Path)
 
     @af.task(provides="size")
     async def size(text: str) -> int:
+        await asyncio.sleep(0)  # so that its ending has a record of its own
         return len(text)
 
     @af.task
@@ -307,7 +309,7 @@ def test_a_large_value_that_left_memory_is_asked_for_by_its_task(tmp_path: Path)
         await asyncio.Event().wait()
 
     async def main() -> None:
-        async with af.Engine(tmp_path / "runs.db", grace=0.0) as engine:
+        async with af.Engine(tmp_path / "runs.db", grace=0.0, durability=durability) as engine:
             one = await engine.start(af.linear("f", large, size, hang))
             await one.task("size")
             await until(lambda: one.supervisor.large.missing([0]))
@@ -627,8 +629,8 @@ def test_a_controller_cannot_be_taken_away_while_its_flow_is_undone() -> None:
     run(main)
 
 
-def test_a_large_value_of_a_lazy_run_is_at_hand_before_it_is_written(tmp_path: Path) -> None:
-    """Its revert may want it while the journal is still behind."""
+def test_a_large_value_of_a_lazy_run_is_at_hand_for_its_revert(tmp_path: Path) -> None:
+    """Also if that is due before the value is written."""
     seen: list[int] = []
 
     @af.task(provides="text")
