@@ -88,7 +88,6 @@ def compile_flow(root: Composite) -> Compiled:
     plan = _freeze(root, places, edges, wiring, bindings, after, guards)
     if guards:
         _check_returns(plan)
-    _check_reverts(plan)
     outputs = _outputs(root, plan, wiring.sources)
     if root.targets:
         plan = aim(
@@ -97,6 +96,7 @@ def compile_flow(root: Composite) -> Compiled:
         outputs = {
             name: wiring.sources.annotation(sources[0]) for name, sources in plan.provided.items()
         } or dict.fromkeys(root.targets, dict)
+    _check_reverts(plan)
     made_of = {id(place.layout): (place.layout, place.layout.revision) for place in places.all}
     return Compiled(plan, outputs, list(made_of.values()), edits)
 

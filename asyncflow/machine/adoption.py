@@ -10,6 +10,7 @@ from asyncflow.machine.choices import Choices
 from asyncflow.machine.control import Control
 from asyncflow.machine.failures import failure_of, lateness_of
 from asyncflow.machine.ledger import NO_VALUE, NOTHING, REVERTED, RUN_DEADLINE
+from asyncflow.states import RunState
 
 
 class Adoption(Choices):
@@ -24,6 +25,8 @@ class Adoption(Choices):
         Whether the plan fits is for ``graph.record`` to say, before. A task that is gone keeps its last state in
         ``retired``; a new one is PENDING. Called right before the ``RunResumed`` that names the plan.
         """
+        # What is behind a flow that had ended well may have begun, so it stays so also where there is more to do in it.
+        self._settled.update(scope for scope in self.controls if self.is_settled(scope))
         old, moved = self.plan, dict[int, int]()
         recorded = record_of(old)
         known = {plan.path(task): task for task in range(plan.size)}
@@ -31,16 +34,18 @@ class Adoption(Choices):
             path = old.path(task)
             if path in known:
                 moved[task] = known[path]
-            elif self.attempts[task]:
+                continue
+            if task in self.failures:
+                self.gone_failures[path] = failure_of(self, task)
+            if self.attempts[task]:
                 self.retired[path] = self.states[task]
-                if task in self.failures:
-                    self.gone_failures[path] = failure_of(self, task)
                 if self.states[task] != REVERTED and recorded.kind_of(task).has_revert:
                     self.forsaken.append(path)
         self.plan = plan
         self._move(moved)
         self._move_flows(old)
-        self._to_skip = self._marked()
+        if self.phase is RunState.RUNNING:
+            self._to_skip = self._marked()
         self._recount()
 
     def _move(self, moved: dict[int, int]) -> None:
@@ -82,8 +87,15 @@ class Adoption(Choices):
         self.scope_failures = {moved[one]: failure for one, failure in self.scope_failures.items() if one in moved}
         moved[RUN_DEADLINE] = RUN_DEADLINE
         self.late_scopes = [moved[scope] for scope in self.late_scopes if scope in moved]
-        self.scope_deadlines = {moved[one]: at for one, at in self.scope_deadlines.items() if one in moved}
-        if self.undo_scope >= ROOT:
+        deadlines, self.scope_deadlines = self.scope_deadlines, {}
+        for index, at in deadlines.items():
+            limit = plan.scopes[moved[index]].timeout if index in moved else None
+            if limit is not None:  # another one counts from the same moment on
+                self.scope_deadlines[moved[index]] = at + limit - (old.scopes[index].timeout or 0.0)
+        if self.undo_scope > ROOT:
             self.undo_scope = moved.get(self.undo_scope, NOTHING)
         said = {name: self.answers[index] for index, name in enumerate(old.guard_names()) if index in self.answers}
         self.answers = {index: said[name] for index, name in enumerate(plan.guard_names()) if name in said}
+        for index, guard in enumerate(plan.guards):
+            if guard.scope >= 0 and any(self.started[task] for task in plan.span(guard.scope)):
+                self.answers.setdefault(index, True)  # what has begun is not skipped any more

@@ -72,7 +72,14 @@ class Choices(Calm):
         plan, states = self.plan, self.states
         noes = [plan.guards[one] for one in plan.guards_of(node) if self.answers.get(one) is False]
         widest = max(noes, key=lambda one: DEPTHS.index(one.depth))
-        return [task for task in reach(plan, widest) if states[task] == PENDING and not self.started[task]]
+        return [task for task in reach(plan, widest) if states[task] == PENDING and not self._has_begun(task)]
+
+    def _has_begun(self, task: int) -> bool:
+        """Whether *task* has started, or is the controller of a flow that was begun when it had none."""
+        scope = self.plan.scope_of[task]
+        if self.started[task] or self.plan.scopes[scope].controller != task:
+            return self.started[task] > 0
+        return any(self.started[one] for one in self.plan.span(scope))
 
     def _marked(self) -> dict[int, None]:
         """Return what noes reach, where all conditions of a place have been answered, and is still to be skipped."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asyncflow.graph.changes import Verdict, compare
-from asyncflow.graph.plan import Plan
+from asyncflow.graph.plan import ROOT, Plan
 from asyncflow.machine.run import RunMachine
 
 
@@ -20,7 +20,10 @@ def verdicts_on(plan: Plan, machine: RunMachine) -> list[Verdict]:
         retired=machine.retired,
     )
     kept = {plan.scopes[scope].path for scope in plan.controlled}
-    for scope in machine.halted():
+    stopped = machine.halted()
+    if machine.undo_scope > ROOT and not machine.may_go_forward:
+        stopped.append(machine.undo_scope)
+    for scope in stopped:
         path = old.scopes[scope].path
         if path not in kept:
             text = "has failed and is being undone or asked about, and has no controller of that path any more"

@@ -130,9 +130,9 @@ class Flows(Adoption):
         """Ask the controllers of flows that have fallen still, and start those over that are undone."""
         for scope in sorted(self._halts):
             control = self.controls[scope]
-            if control.is_asked or control.busy:
+            if control.is_asked:
                 continue
-            if control.phase is ControlPhase.STOPPING:
+            if self._is_still(scope):
                 control.is_asked = True
                 commands.append(m.Decide(scope))
             elif control.phase is ControlPhase.UNDOING and control.undoing is not None and not control.undoing.left:
@@ -190,7 +190,8 @@ class Flows(Adoption):
         if event.at is not None:
             self.waits[controller] = event.at
         if not self._waiting_for[controller]:  # else what comes before has a value to make again
-            self.ready.append(controller)
+            # A no that a changed flow has put before it may reach it, now that it has not begun.
+            (self._skips if controller in self._to_skip else self.ready).append(controller)
 
     def _clear(self, task: int) -> None:
         """Make *task* one that has not started, in an execution of its own."""
@@ -230,7 +231,7 @@ class Flows(Adoption):
         for node in asked:
             for index in plan.guards_of(node):
                 self.answers.pop(index, None)
-        if self._to_skip:
+        if self._to_skip or not all(self.answers.values()):
             # What is behind the flow as well: a no in it has skipped nothing there before the flow has ended.
             self._to_skip = self._marked()
 

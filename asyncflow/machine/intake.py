@@ -84,6 +84,8 @@ class Intake(Flows):
                 if self.states[task] == SKIPPED:
                     self._clear(task)
             self._forget_flows(self.undo_scope)
+            if self.undo_scope in self.controls:  # a changed flow may have none there any more
+                self.controls[self.undo_scope].start_over()
         self.goal, self._undoing, self.undo_scope = None, None, WHOLE_RUN
         self.failures.clear()
         self.gone_failures.clear()
@@ -92,9 +94,7 @@ class Intake(Flows):
         self.scope_deadlines.clear()
         self._halts.clear()
         for control in self.controls.values():
-            if self.states[self.plan.scopes[control.scope].controller] == PENDING:
-                control.start_over()
-            elif not self.is_settled(control.scope):
+            if not self.is_settled(control.scope):
                 control.go_on()
         self._to_skip = self._marked()
         self._recount()
@@ -105,6 +105,7 @@ class Intake(Flows):
         self.ready.clear()
         self.line.clear()
         self._held.clear()
+        self._gates.clear()
         self._reverts.clear()
         self._cancels.clear()
         self._opening.clear()

@@ -220,8 +220,13 @@ class Ledger:
         """Whether a flow has fallen still and its controller is to be asked next."""
         if self.suspend_reason is not None or self._undecided:
             return False
-        controls = (self.controls[scope] for scope in self._halts)
-        return any(one.phase is ControlPhase.STOPPING and not (one.busy or one.is_asked) for one in controls)
+        return any(self._is_still(scope) and not self.controls[scope].is_asked for scope in self._halts)
+
+    def _is_still(self, scope: int) -> bool:
+        """Whether the flow at *scope* has fallen still, and what its controller reads is there, also at a resume."""
+        control, controller = self.controls[scope], self.plan.scopes[scope].controller
+        is_still = control.phase is ControlPhase.STOPPING and not control.busy
+        return is_still and not self._waiting_for[controller] and not self._reads_remaking(controller)
 
     @property
     def order(self) -> list[int]:
@@ -272,7 +277,7 @@ class Ledger:
 
     def _reads_remaking(self, node: int) -> bool:
         """Whether *node*, or a condition at it, reads a value being made again; there need be no edge from there."""
-        if not self._remaking:
+        if not self._remaking or self.plan.tasks is None:  # a plan from a journal does not know who reads what
             return False
         readers = [self.plan.guards[index].binding for index in self.plan.guards_of(node)]
         if node < self.plan.size:
@@ -294,14 +299,8 @@ class Ledger:
 
     def expects_answer(self, scope: int) -> bool:
         """Whether the controller of *scope* is still to say what becomes of its flow."""
-        control = self.controls[scope]
-        return (
-            self.phase is RunState.RUNNING
-            and self.suspend_reason is None
-            and not self.is_suspended
-            and control.phase is ControlPhase.STOPPING
-            and not control.busy
-        )
+        is_running = self.phase is RunState.RUNNING and self.suspend_reason is None and not self.is_suspended
+        return is_running and self._is_still(scope)
 
     def is_settled(self, scope: int) -> bool:
         """Whether a flow with a controller has ended well, so that what it gives is there."""
@@ -322,11 +321,7 @@ class Ledger:
         if self.suspend_reason is not None or self.is_suspended:
             return []
         plan = self.plan
-        asked = [
-            f"?{plan.scopes[scope].path or plan.flow}"
-            for scope in sorted(self._halts)
-            if self.controls[scope].phase is ControlPhase.STOPPING and not self.controls[scope].busy
-        ]
+        asked = [f"?{plan.scopes[scope].path or plan.flow}" for scope in sorted(self._halts) if self._is_still(scope)]
         reverts = sorted(self._reverts, key=self.started.__getitem__, reverse=True)
         ranks = plan.ranks
         starts = sorted(self.ready, key=None if ranks is None else ranks.__getitem__)
@@ -386,18 +381,18 @@ class Ledger:
     def _reverse_order(self, scope: int) -> ReverseOrder:
         """Return the order in which what is within *scope* is undone from now on; what is open is not listed yet."""
         plan = self.plan
-        order = ReverseOrder(plan, dict.fromkeys(plan.inside(scope)), self._must_undo, plan.scopes[scope].end)
-        return self._counted(order)
+        return self._counted(ReverseOrder(plan, dict.fromkeys(plan.inside(scope)), self._must_undo))
 
     def _run_order(self) -> ReverseOrder:
         """Return the same for the run, or for the part of it that is undone."""
         plan, scope = self.plan, self.undo_scope
         if scope == WHOLE_RUN:
             return self._counted(ReverseOrder(plan, range(len(plan.successors)), self._must_undo))
-        if scope == NOTHING:
-            return ReverseOrder(plan, {}, self._must_undo, NOTHING)
-        nodes = dict.fromkeys((plan.scopes[scope].controller, *plan.inside(scope)))
-        return self._counted(ReverseOrder(plan, nodes, self._must_undo, plan.scopes[scope].end))
+        # What was being undone elsewhere, in a flow that was to run again, is undone to its end.
+        nodes = [task for task, state in enumerate(self.states) if state in (REVERTING, REVERT_FAILED)]
+        if scope != NOTHING:
+            nodes += (plan.scopes[scope].controller, *plan.inside(scope))
+        return self._counted(ReverseOrder(plan, dict.fromkeys(nodes), self._must_undo))
 
     def _counted(self, order: ReverseOrder) -> ReverseOrder:
         order.left = sum(self._can_be_undone(task) for task in order.start())

@@ -12,28 +12,27 @@ class ReverseOrder:
     Counts, for each node of a plan or of one flow in it, the nodes after it that stand in the way of undoing it.
 
     A node is *clear* once it needs no undoing any more: a task that never started, a gate, or a task whose revert is
-    done. It opens, and may itself be undone, when all nodes after it are clear; so nobody's inputs are taken away
+    done. It opens, and may itself be undone, when all of *nodes* after it are clear; so nobody's inputs are taken away
     before what was made of them. The cost is linear in nodes and edges, whatever the order of the calls.
 
     Args:
         plan: The plan.
         nodes: The nodes that are undone: all of the plan's, or those within a flow that has a controller.
         must: Whether a task is to be undone: it has started and no revert of it is done.
-        end: The gate at the end of that flow, the only one of *nodes* that anything outside waits for.
     """
 
     __slots__ = ("_blocked", "_must", "_nodes", "_plan", "left")
 
-    def __init__(self, plan: Plan, nodes: Collection[int], must: Callable[[int], bool], end: int | None = None) -> None:
+    def __init__(self, plan: Plan, nodes: Collection[int], must: Callable[[int], bool]) -> None:
         self._plan = plan
         self._nodes = nodes
         self._must = must
         successors = plan.successors
         self._blocked: list[int] | dict[int, int]
-        if end is None:
+        if len(nodes) == len(successors):
             self._blocked = [len(after) for after in successors]
         else:
-            self._blocked = {node: 0 if node == end else len(successors[node]) for node in nodes}
+            self._blocked = {node: sum(after in nodes for after in successors[node]) for node in nodes}
         self.left = 0
         """Tasks that are open and have not been undone: their revert is due, running or waiting."""
 

@@ -124,7 +124,13 @@ class RunMachine(Intake):
                 ready, self.ready = ready[:most], ready[most:]
         states, attempts = self.states, self.attempts
         if self.plan.guards:
-            ready = self._admitted(ready, commands)
+            asked: list[m.Command] = []
+            ready = self._admitted(ready, asked)
+            if asked:
+                # First: in a changed flow a no may reach what else is ready.
+                self.ready += ready
+                commands += asked
+                return
         if self.plan.has_timed_scopes:
             commands.extend(m.OpenScope(scope) for scope in self._unopened_scopes(ready))
         for task in ready:
@@ -342,9 +348,14 @@ class RunMachine(Intake):
             self.crashes[task] = self.crashes.get(task, 0) + 1
         if self.phase is RunState.RUNNING and not self.is_halted(task):
             self._step(task, PENDING)
-            self.ready.append(task)
+            self._list_again(task)
         else:
             self._stop(task, Cancelled())
+
+    def _list_again(self, task: int) -> None:
+        """Have another attempt of *task* made, behind what a changed flow has put before it."""
+        if not self._waiting_for[task]:
+            self.ready.append(task)
 
     def _revert_again(self, task: int) -> None:
         """A try at the revert of *task* is over, and another is to be made, by whoever undoes it by then."""
@@ -381,7 +392,7 @@ class RunMachine(Intake):
         self.bodies -= 1
         self._body_gone(task)
         if self.phase is RunState.RUNNING and not self.is_halted(task):
-            self.ready.append(task)
+            self._list_again(task)
         else:
             # Two endings in one turn: the first was to be tried again, then the second failed the run.
             self._stop(task, Cancelled())

@@ -9,6 +9,7 @@ from asyncflow import messages as m
 from asyncflow.graph.flow import Flow
 from asyncflow.machine.control import ControlPhase
 from asyncflow.machine.failures import failures_of, present_attempt
+from asyncflow.machine.fit import verdicts_on
 from asyncflow.machine.ledger import NOTHING, REVERTED, RUN_DEADLINE, SKIPPED, SUCCEEDED
 from asyncflow.machine.replay import fold, recovery
 from asyncflow.machine.run import RunMachine
@@ -126,9 +127,9 @@ def test_answers_deadlines_and_skips_stay_with_what_they_are_about() -> None:
     assert machine.scope_deadlines == {2: 7.0}
     assert machine.due() == [m.Skip(2)]
     machine.apply(m.TaskSkipped(2))
-    first, other = machine.due()
-    assert isinstance(first, m.Evaluate) and machine.plan.guards[first.guard].node == 0, "a has been asked already"
-    assert other == m.Start(3, 1)
+    (ask,) = machine.due()
+    assert isinstance(ask, m.Evaluate) and machine.plan.guards[ask.guard].node == 0, "a has been asked already"
+    assert machine.due() == [m.Start(3, 1)]
     stage.tell(m.DeadlinePassed(1))
     stage.tell(m.DeadlinePassed(RUN_DEADLINE))
     late = adopted(stage, today(af.linear("new", t("n"))))
@@ -253,3 +254,125 @@ def test_what_failed_beside_a_flow_and_is_gone_is_not_its_controller_s() -> None
     machine = adopted(stage, af.unordered("f", ruled(t("a"), t("b")), on_failure="finish"))
     assert [*failures_of(machine)] == ["h/x"]
     assert present_attempt(machine, 1)[1] == {}
+
+
+def test_what_is_new_in_a_flow_that_has_ended_well_is_none_of_its_controller_s_business() -> None:
+    """What is behind the flow has begun, and reads what undoing the flow would take away."""
+
+    def today(*more: Any) -> Flow[..., Any]:
+        return af.linear("f", ruled(t("a"), *more), t("z"))
+
+    stage = Stage(today()).play(most=2)
+    stage.answer()
+    stage.tell(m.AttemptStarted(stage.plan.index("z"), 1))
+    machine = adopted(stage, today(t("new")))
+    new = machine.plan.index("g/new")
+    assert machine.due() == [m.Start(new, 1)]
+    for event in (m.AttemptStarted(new, 1), m.AttemptFailed(new, af.Failure(OSError()), False), m.TaskFailed(new)):
+        machine.apply(event)
+    assert (machine.phase, machine.halted()) == (RunState.REVERTING, [])
+
+
+def test_what_was_lost_waits_for_what_is_new_in_front_of_it() -> None:
+    """Like everything else that has no ending."""
+    stage = Stage(af.linear("f", t("a"), t("b"))).play(most=1)
+    stage.answer()
+    stage.tell(m.AttemptStarted(1, 1))
+    machine = adopted(stage, af.linear("f", t("a"), t("new"), t("b")), m.AttemptLost(2, "crash"))
+    assert machine.due() == [m.Start(1, 1)]
+    for event in (m.AttemptStarted(1, 1), m.AttemptSucceeded(1, None)):
+        machine.apply(event)
+    assert machine.due() == [m.Start(2, 2)]
+
+
+def test_in_a_run_that_is_undone_nothing_new_is_asked_or_skipped() -> None:
+    """It is not going to run."""
+
+    def today(*first: Any, **options: Any) -> Flow[..., Any]:
+        return af.linear("f", t("a", when=no, depth="all"), *first, af.linear("g", t("b"), **options))
+
+    stage = Stage(af.unordered("f", today(), t("z")))
+    stage.answer()
+    stage.tell(m.AttemptStarted(stage.plan.index("z"), 1))
+    stage.tell(m.CancelRequested("enough"))
+    machine = adopted(stage, af.unordered("f", today(t("new"), when=yes), t("z")))
+    assert machine.due() == []
+
+
+def test_what_failed_without_having_started_and_is_gone_is_still_told() -> None:
+    """Else nothing says why the run failed."""
+    stage = Stage(af.linear("f", t("a"), t("b", when=broken))).play(most=1)
+    stage.answer()
+    machine = adopted(stage, af.linear("f", t("a")))
+    assert [(path, type(failure.exception)) for path, failure in failures_of(machine).items()] == [("b", LookupError)]
+
+
+def test_a_time_limit_that_has_changed_counts_from_where_the_old_one_did() -> None:
+    """One that is gone cuts nothing any more."""
+
+    def today(**options: Any) -> Flow[..., Any]:
+        return af.linear("f", af.linear("g", t("a"), t("b"), **options))
+
+    stage = Stage(today(timeout=5.0))
+    stage.tell(m.ScopeStarted(1, 105.0))
+    assert adopted(stage, today()).scope_deadlines == {}
+    assert adopted(stage, today(timeout=60.0)).scope_deadlines == {1: 160.0}
+    assert adopted(stage, today(timeout=2.0)).scope_deadlines == {1: 102.0}
+
+
+def test_a_flow_that_is_undone_alone_must_keep_its_controller() -> None:
+    """It is by that, and from there on, that it is undone; once it is, the flow may be another."""
+
+    def today(**options: Any) -> Flow[..., Any]:
+        return af.linear("f", t("p"), af.linear("g", t("a"), t("b"), **options), t("z"))
+
+    controlled: Any = {"retry": af.Times(1), "revert_scope": "flow"}
+    stage = Stage(today(**controlled), {"b": ALWAYS}).play(most=4)
+    stage.answer()
+    (verdict,) = [one for one in verdicts_on(today().compile(), stage.machine) if not one.may_be_accepted]
+    assert (verdict.path, verdict.is_refused) == ("g", True) and "is being undone" in verdict.text
+    assert verdicts_on(today(**controlled).compile(), stage.machine) == []
+    stage.play()
+    assert stage.told.endswith("-b -a -times FAILED")
+    machine = adopted(stage, today())
+    assert machine.due() == [m.Start(machine.plan.index("g/a"), 1)]
+
+
+def test_a_condition_that_is_new_is_not_asked_of_a_flow_that_has_begun() -> None:
+    """What has begun is not skipped any more, nor is a controller that it had none of before."""
+
+    def today(**options: Any) -> Flow[..., Any]:
+        return af.linear("f", t("p"), af.linear("g", t("a"), t("b"), **options))
+
+    stage = Stage(today()).play(most=2)
+    machine = adopted(stage, today(when=no, retry=af.Times(2)))
+    assert machine.due() == [m.Start(machine.plan.index("g/times"), 1), m.Start(machine.plan.index("g/b"), 1)]
+    asks = af.linear("f", t("new", when=no, depth="all"), t("p"), af.linear("g", t("a"), t("b"), retry=af.Times(2)))
+    machine = adopted(stage, asks)
+    (ask,) = machine.due()
+    assert isinstance(ask, m.Evaluate)
+    machine.apply(m.ConditionAnswered(ask.guard, False))
+    plan = machine.plan
+    assert machine.due() == [m.Skip(plan.index("new")), m.Skip(plan.index("g/b"))]
+
+
+def test_a_flow_that_starts_over_behind_a_no_that_is_new_is_skipped() -> None:
+    """It has not begun any more, and stood still, since it was neither started nor skipped."""
+    asks = af.linear("f", t("p", when=no, depth="neighbours"), ruled(t("a"), t("b")))
+    stage = Stage(af.linear("f", t("q"), ruled(t("a"), t("b"))), {"b": 1}).play(most=4)
+    stage.answer()
+    machine = adopted(stage, asks)
+    plan = machine.plan
+    _, ask = machine.due()
+    assert isinstance(ask, m.Evaluate)
+    machine.apply(m.ConditionAnswered(ask.guard, False))
+    assert machine.due() == [m.Skip(plan.index("p"))]
+    machine.apply(m.TaskSkipped(plan.index("p")))
+    for name in ("b", "a"):
+        at = plan.index(f"g/{name}")
+        machine.apply(m.RevertStarted(at, 1))
+        machine.apply(m.RevertSucceeded(at, None))
+        machine.due()
+    tasks = [plan.index(f"g/{name}") for name in ("times", "a", "b")]
+    machine.apply(m.FlowStartedOver(1, tasks))
+    assert m.Skip(tasks[0]) in machine.due()

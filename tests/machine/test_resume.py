@@ -9,7 +9,7 @@ import pytest
 from asyncflow import messages as m
 from asyncflow.errors import InternalError
 from asyncflow.graph import record as recorded
-from asyncflow.graph.controller import AlwaysRevert, Times
+from asyncflow.graph.controller import AlwaysRevert, ForEachInput, Times
 from asyncflow.graph.decorator import task as decorated
 from asyncflow.graph.flow import flow
 from asyncflow.graph.pattern import linear, unordered
@@ -583,6 +583,56 @@ def test_what_was_being_made_again_and_is_skipped_in_the_end_holds_nobody_up() -
     ):
         machine.apply(event)
     assert machine.due() == [m.Start(plan.index("h/reader"), 1)]
+
+
+def test_a_controller_is_asked_once_the_value_that_it_reads_is_there() -> None:
+    """It may have been made again by then; without it, what was left to be tried was not."""
+
+    @decorated(provides="hosts", checkpoint=False)
+    def listed() -> list[int]:
+        return [1, 2]
+
+    inner = linear("g", task("a"), retry=ForEachInput("hosts", provides="host"))
+    plan = linear("f", listed, inner).compile()
+    hosts, ruler, a = range(3)
+    machine = Play(plan).machine
+    for event in (m.AttemptStarted(hosts, 1), m.AttemptSucceeded(hosts, Sealed())):
+        machine.apply(event)
+    for event in (m.AttemptStarted(ruler, 1), m.AttemptSucceeded(ruler, 1), m.AttemptStarted(a, 1)):
+        machine.apply(event)
+    for event in (m.AttemptFailed(a, failure(), False), m.TaskFailed(a)):
+        machine.apply(event)
+    for event in recovery(machine):
+        machine.apply(event)
+    assert machine.due() == [m.Start(hosts, 2)] and not machine.is_asking
+    for event in (m.AttemptStarted(hosts, 2), m.AttemptSucceeded(hosts, [1, 2])):
+        machine.apply(event)
+    assert machine.due() == [m.Decide(1)]
+
+
+def test_a_flow_that_waited_to_run_again_remembers_what_it_has_tried() -> None:
+    """Another one gave up alone meanwhile, and the run goes on: what a controller has tried it has tried."""
+    g = linear("g", task("a"), retry=Times(3))
+    h = linear("h", task("c"), retry=Times(1), revert_scope="flow")
+    machine = Play(unordered("f", g, h)).machine
+    ruler, a, other, c = range(4)
+    for number in (ruler, other):
+        machine.apply(m.AttemptStarted(number, 1))
+        machine.apply(m.AttemptSucceeded(number, 1))
+    for event in (m.AttemptStarted(a, 1), m.AttemptFailed(a, failure(), False), m.TaskFailed(a)):
+        machine.apply(event)
+    for event in (m.ControllerAnswered(1, "retry"), m.RevertStarted(a, 1), m.RevertSucceeded(a, None)):
+        machine.apply(event)
+    for event in (m.FlowStartedOver(1, [ruler, a], 5.0), m.AttemptStarted(c, 1), m.AttemptFailed(c, failure(), False)):
+        machine.apply(event)
+    for event in (m.TaskFailed(c), m.ControllerAnswered(2, "revert")):
+        machine.apply(event)
+    for number in (c, other):
+        machine.apply(m.RevertStarted(number, 1))
+        machine.apply(m.RevertSucceeded(number, None))
+    for event in (m.RunEnded("FAILED"), m.RunResumed()):
+        machine.apply(event)
+    assert [len(machine.controls[scope].history) for scope in (1, 2)] == [1, 0]
 
 
 # --- A changed flow ---------------------------------------------------------------------------------------------------

@@ -529,7 +529,9 @@ class Rules:
         """Return the flows around *task* that are being undone, if it is to be."""
         if self.is_undoing:
             whole = 0 if self.only is None else self.only
-            return [whole] if whole in self.shape.around[task] else []
+            # What was being undone to run again is undone to its end, also where only another flow is from here on.
+            is_begun = self.lives[task].state in ("REVERTING", "REVERT_FAILED")
+            return [whole] if whole in self.shape.around[task] else [*self.shape.around[task][:1]] if is_begun else []
         found = [scope for scope in self.shape.around[task] if self.phases.get(scope) == "undoing"]
         return [scope for scope in found if self.plan.scopes[scope].controller != task and not self._above(scope)]
 
@@ -587,9 +589,7 @@ class Rules:
                 if not life.has_started:
                     assert life.state in ("PENDING", "FAILED", "SKIPPED"), f"{life.path} is {life.state}"
                 elif life not in concerned:
-                    assert life.state in (*ENDED, "REVERTING", "REVERTED", "REVERT_FAILED"), (
-                        f"{life.path} is {life.state}"
-                    )
+                    assert life.state in (*ENDED, "REVERTED", "REVERT_FAILED"), f"{life.path} is {life.state}"
                 elif life.state not in ("REVERTED", "REVERT_FAILED"):
                     blocked = any(self.lives[one].state == "REVERT_FAILED" for one in life.after)
                     assert life.state in ENDED and blocked, f"{life.path}, {life.state}, could still be undone"

@@ -105,7 +105,44 @@ def test_a_flow_that_is_undone_alone_leaves_alone_what_was_to_run_again() -> Non
     assert machine.due() == [m.ScheduleRetry(b, 2, reverting=True)]
     machine.apply(m.RetryScheduled(b, 1.0))
     assert not machine.wants(a, 1, is_revert=True)
+    assert machine.due() == [m.Revert(b, 2, 1.0)], "what has begun to be undone is undone to its end"
+    machine.apply(m.RevertStarted(b, 2))
+    machine.apply(m.RevertSucceeded(b, None))
     assert machine.due() == [m.End("FAILED")]
     machine.apply(m.RunEnded("FAILED"))
     machine.apply(m.RunResumed())
     assert {command.task for command in machine.due() if isinstance(command, m.Start)} == {b, other}
+
+
+def test_a_revert_that_was_begun_for_another_flow_and_failed_is_tried_again() -> None:
+    """By a resume, as any that failed; only then does the run go forward, in an execution of its own."""
+    g = linear("g", task("a"), retry=Times(2))
+    h = linear("h", task("c"), retry=Times(1), revert_scope="flow")
+    machine = begun(unordered("f", g, h))
+    ruler, a, other, c = range(4)
+    for number in (ruler, other):
+        machine.apply(m.AttemptStarted(number, 1))
+        machine.apply(m.AttemptSucceeded(number, 1))
+    for number in (a, c):
+        machine.apply(m.AttemptStarted(number, 1))
+        machine.apply(m.AttemptFailed(number, failure(), retriable=False))
+        machine.due()
+        machine.apply(m.TaskFailed(number))
+        if number == a:
+            machine.apply(m.ControllerAnswered(1, "retry"))
+            machine.apply(m.RevertStarted(a, 1))
+    machine.apply(m.ControllerAnswered(2, "revert"))
+    machine.apply(m.RevertFailed(a, failure(), retriable=False))
+    assert machine.due() == [m.GiveUp(a, reverting=True)]
+    machine.apply(m.RevertGivenUp(a))
+    for number in (c, other):
+        assert machine.due() == [m.Revert(number, 1)]
+        machine.apply(m.RevertStarted(number, 1))
+        machine.apply(m.RevertSucceeded(number, None))
+    assert machine.due() == [m.End("FAILED")]
+    for event in (m.RunEnded("FAILED"), m.RunResumed()):
+        machine.apply(event)
+    assert machine.due() == [m.Revert(a, 1)]
+    for event in (m.RevertStarted(a, 1), m.RevertSucceeded(a, None), m.RunEnded("FAILED"), m.RunResumed()):
+        machine.apply(event)
+    assert m.Start(a, 1) in machine.due() and machine.executions[a] == 1

@@ -167,7 +167,7 @@ def _branch(rng: random.Random, path: str, size: int, visible: tuple[str, ...], 
     ruler = None
     around = visible
     if rng.random() < 0.4:
-        ruler = _ruler(rng, path)
+        ruler = random_ruler(rng, path)
         visible = (*visible, ruler.gives)
     items: list[Leaf | Branch] = []
     while size:
@@ -226,7 +226,7 @@ def _question(rng: random.Random, visible: tuple[str, ...], likely: float) -> Qu
     return Question(_reads(rng, visible), rng.choice((None, *DEPTHS)))
 
 
-def _ruler(rng: random.Random, path: str) -> Ruler:
+def random_ruler(rng: random.Random, path: str) -> Ruler:
     kind = rng.choice(("times", "times", "for_each", "own", "own", "always_revert", "always_revert_all"))
     name = "ruler"
     inner = f"{path}/{name}".lstrip("/")

@@ -11,6 +11,7 @@ from asyncflow import messages as m
 from asyncflow.graph.controller import Controller
 from asyncflow.graph.inputs import NoValue
 from asyncflow.graph.plan import Plan
+from asyncflow.graph.record import body_of, decode
 from asyncflow.machine.ledger import NO_VALUE
 from asyncflow.machine.replay import fold, recovery
 from asyncflow.machine.run import RunMachine
@@ -31,7 +32,8 @@ class Walk:
         world: Who answers.
         rules: Who checks; of a new run.
         prefix: A journal that a process left behind.
-        watch: Whether a twin is fed the same events, and must stay equal to the machine.
+        watch: Whether a twin is fed the same events, under the plan as a journal has it, and must stay equal to the
+            machine.
         loser: Says which values were not kept when the process dies; None keeps all.
     """
 
@@ -46,12 +48,13 @@ class Walk:
         loser: random.Random | None = None,
     ) -> None:
         self.plan = plan
+        self.plans = {PLAN: plan}
         self.world = world
         self.rules = rules
         self.watch = watch
         self.loser = loser
         self.machine = RunMachine(plan)
-        self.twin = RunMachine(plan)
+        self.twin = RunMachine(as_recorded(plan))
         self.events: list[m.Event] = []
         self.counts: Counter[tuple[str, str]] = Counter()
         self.starts: list[m.Start | m.Revert] = []
@@ -100,13 +103,19 @@ class Walk:
 
     def crash(self) -> None:
         """Have the process die, and another take the run up from the journal."""
-        self.machine = fold([m.Record(1.0, self.events)], {PLAN: self.plan})
-        self.twin = fold([m.Record(1.0, self.events)], {PLAN: self.plan})
+        journal = [m.Record(1.0, self.events)]
+        self.machine = fold(journal, self.plans)
+        self.twin = fold(journal, {name: as_recorded(plan) for name, plan in self.plans.items()})
+        named = self.change()
         self.values = self._values()
         self.starts.clear()
         self.asks.clear()
         self.told.clear()
-        self.tell(*recovery(self.machine), *self._lost())
+        self.tell(*recovery(self.machine, plan=named), *self._lost())
+
+    def change(self) -> str | None:
+        """Have the run go on with a changed flow; return what the journal calls the new plan, if there is one."""
+        return None
 
     def _lost(self) -> list[m.Event]:
         """Have some values not been kept, and lose those of them that may be read; the others nobody can read now."""
@@ -278,6 +287,11 @@ class Walk:
             for event in self.events
             if isinstance(event, m.AttemptStarted | m.RevertStarted)
         ]
+
+
+def as_recorded(plan: Plan) -> Plan:
+    """Return *plan* as it is read back from a journal."""
+    return decode(body_of(plan))
 
 
 def _asks(controller: Controller) -> bool:
