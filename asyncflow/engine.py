@@ -10,7 +10,6 @@ import math
 import os
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
 from datetime import datetime
-from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
 from asyncflow.callers import Callers
@@ -168,7 +167,10 @@ class Engine(Upkeep):
         """Suspend what still runs, write what is to be written, and let go of threads and files."""
         if not self._is_open:
             return
-        _, cancelled = await see_through(asyncio.get_running_loop().create_task(self._close()))
+        try:
+            _, cancelled = await see_through(asyncio.get_running_loop().create_task(self._close()))
+        finally:
+            self._is_open = False
         if cancelled is not None:
             raise cancelled
 
@@ -191,14 +193,11 @@ class Engine(Upkeep):
         for executor in self._executors.values():
             await executor.close()
         await self._store.close()
-        self._is_open = False
 
     async def __aenter__(self) -> Self:
         return await self.open()
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     def _check_open(self) -> None:

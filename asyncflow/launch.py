@@ -127,9 +127,9 @@ class Launcher:
         one that has ended.
         """
         store = self._store
-        self._check_gone(run_id)
         journal = await store.claim(run_id)
         try:
+            self._check_gone(run_id)
             records = await journal.records()
             if flow is None:
                 declared: Flow[..., Any] | None = journal.declared
@@ -210,6 +210,9 @@ class Launcher:
             value = await conclude(supervisor, self._store.location)
         except BaseException as raised:
             error = raised
+        run_id = supervisor.run_id
+        if supervisor.left_behind():
+            self._left[run_id] = supervisor  # before anybody can take it up
         try:
             try:
                 await journal.release()
@@ -224,11 +227,8 @@ class Launcher:
                 error = error or unreleased
         except BaseException as interruption:
             going_on = interruption  # but not before those who wait have been told
-        run_id = supervisor.run_id
         if self.runs.get(run_id) is run:  # else it has been taken up again already, by someone who was quick
             del self.runs[run_id]
-        if supervisor.left_behind():
-            self._left[run_id] = supervisor
         if error is None:
             run.ending.set_result(value)
         else:

@@ -105,7 +105,7 @@ class LargeValues:
                         self._watch(event.task)
                 if self._readers:
                     self._has_read(event.task)
-            elif self._readers and type(event) in (m.TaskFailed, m.AttemptCancelled):
+            elif self._readers and type(event) in (m.TaskFailed, m.AttemptCancelled, m.TaskSkipped):
                 self._has_read(event.task)  # type: ignore[attr-defined]
 
     def _watch(self, task: int) -> None:

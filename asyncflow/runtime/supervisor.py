@@ -456,7 +456,7 @@ class Supervisor:
             await written
         except asyncio.CancelledError:
             # The loop is going down; the record is on its way all the same, and every later one is behind it.
-            self._appended(at, events, riders)
+            self._appended(at, events, riders, is_durable=False)
             raise
         if gives_way:
             self._rest_at = self._loop.time() + SECONDS_A_TURN

@@ -262,6 +262,24 @@ def test_an_error_of_a_store_that_nobody_knows_reaches_who_waits() -> None:
     run(main)
 
 
+def test_an_engine_whose_store_cannot_close_is_closed_all_the_same() -> None:
+    """It was neither open nor closed: nothing could be run, and it could not be opened again."""
+
+    class Stuck(MemoryStore):
+        async def close(self) -> None:
+            raise af.StoreError("the disk is full", path="somewhere")
+
+    async def main() -> None:
+        engine = await af.Engine(store=Stuck()).open()
+        with pytest.raises(af.StoreError, match="the disk is full"):
+            await engine.close()
+        with pytest.raises(af.EngineClosed, match="the engine is not open"):
+            await engine.run(af.linear("f"))
+        await engine.open()
+
+    run(main)
+
+
 def test_a_run_is_not_resumed_while_a_body_of_it_is_still_there(tmp_path: Path) -> None:
     """Two bodies of one task at once is what a left-behind one must never lead to."""
     goes_on, calls = threading.Event(), []
@@ -289,6 +307,37 @@ def test_a_run_is_not_resumed_while_a_body_of_it_is_still_there(tmp_path: Path) 
 
     run(main, owns_time=False)
     assert calls == ["called", "called"]
+
+
+def test_a_run_is_not_resumed_before_it_is_known_whose_bodies_are_left(tmp_path: Path) -> None:
+    """It has been given up, and an observer holds up what comes behind that."""
+    goes_on, heard, calls = threading.Event(), asyncio.Event(), []
+
+    @af.task
+    def stubborn() -> None:
+        calls.append("called")
+        goes_on.wait(30.0)
+
+    async def slow(happening: af.Happening) -> None:
+        await heard.wait()
+
+    async def main() -> None:
+        flow = af.linear("f", stubborn)
+        async with af.Engine(tmp_path / "runs.db", cancel_grace=0.01, observers=[slow]) as engine:
+            one = await engine.start(flow, run_id="r")
+            await until(lambda: calls)
+            one.suspend(grace=0.0)
+            while (await engine.inspect("r")).owner is not None:
+                pass
+            with pytest.raises(af.RunBusy, match="'stubborn' in it goes on although it was told to stop"):
+                await engine.resume("r", flow)
+            heard.set()
+            goes_on.set()
+            with pytest.raises(af.RunSuspended):
+                await one
+
+    run(main, owns_time=False)
+    assert calls == ["called"]
 
 
 @pytest.mark.parametrize("durability", ["full", "process", "lazy"])
@@ -320,6 +369,36 @@ def test_a_large_value_that_left_memory_is_asked_for_by_its_task(tmp_path: Path,
             with pytest.raises(af.RunSuspended):
                 await one
             assert one.state is RunState.SUSPENDED
+
+    run(main, owns_time=False)
+
+
+def test_a_large_value_leaves_memory_although_one_that_would_read_it_is_skipped(tmp_path: Path) -> None:
+    """Nobody is left who will."""
+    goes_on = asyncio.Event()
+
+    @af.task(provides="text")
+    async def large() -> str:
+        return "x" * 200_000
+
+    @af.task
+    async def waits() -> None:
+        await goes_on.wait()
+
+    @af.task(when=lambda: False, depth="task")
+    async def skipped(text: str) -> None: ...
+
+    @af.task
+    async def hang() -> None:
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        async with af.Engine(tmp_path / "runs.db", grace=0.0) as engine:
+            one = await engine.start(af.linear("f", large, waits, skipped, hang))
+            await one.task("large")
+            assert not one.supervisor.large.missing([0])
+            goes_on.set()
+            await until(lambda: one.supervisor.large.missing([0]))
 
     run(main, owns_time=False)
 
