@@ -20,8 +20,8 @@ class Verdict:
 
     Attributes:
         path: The task; for a numbered family, its first.
-        kind: "new", "gone", "rewired", "changed type", "changed constant", "changed version", "lost revert" or "changed
-            family".
+        kind: "new", "gone", "back", "rewired", "changed type", "changed constant", "changed version", "lost revert" or
+            "changed family".
         text: What was, and what is.
         is_refused: Whether what the run has done does not fit.
         may_be_accepted: Whether the run can go on all the same, if its owner says so.
