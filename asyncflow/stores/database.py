@@ -142,7 +142,7 @@ class Database:
             connection = _connection(address)
             await connection
         except sqlite3.Error as error:
-            raise _plain(error, shown) from error
+            raise in_plain_words(error, shown) from error
         # What damage has made of a text must not keep the rows around it from being read.
         connection.text_factory = _text
         database = cls(connection, shown)
@@ -229,14 +229,14 @@ class Database:
                 if give_up_at is None:
                     give_up_at = loop.time() + PATIENCE
                 if not _is_busy(error) or loop.time() >= give_up_at:
-                    raise _plain(error, self.shown) from error
+                    raise in_plain_words(error, self.shown) from error
             except (OverflowError, UnicodeError) as error:
-                raise _plain(error, self.shown) from error
+                raise in_plain_words(error, self.shown) from error
             await asyncio.sleep(_PAUSE)
 
     def explain(self, error: BaseException) -> StoreError:
         """Return an error of SQLite's in plain words."""
-        return _plain(error, self.shown)
+        return in_plain_words(error, self.shown)
 
     def transaction(self) -> _Transaction:
         """Return a block whose statements are one: all of them last when it is left, or none if it raises."""
@@ -361,13 +361,6 @@ def _connection(address: str) -> _Connection:
     return made[0]
 
 
-def not_sqlite(shown: str) -> NotAJournal:
-    """Return what to raise of a file that SQLite did not make."""
-    return NotAJournal(
-        f"{shown!r} is not an SQLite file, so it is not a journal; give the path of another file", path=shown
-    )
-
-
 def _text(body: bytes) -> str:
     return body.decode(errors="backslashreplace")
 
@@ -381,10 +374,13 @@ def _is_busy(error: sqlite3.Error) -> bool:
     return _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
-def _plain(error: BaseException, path: str) -> StoreError:
+def in_plain_words(error: BaseException, path: str) -> StoreError:
+    """Return what to raise of an error of SQLite's at the journal that is shown as *path*."""
     code = _code(error)
     if code == sqlite3.SQLITE_NOTADB:
-        return not_sqlite(path)
+        return NotAJournal(
+            f"{path!r} is not an SQLite file, so it is not a journal; give the path of another file", path=path
+        )
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StoreError(
             f"journal {path!r} has been locked by another process for {PATIENCE:g} s; let that process finish or "

@@ -2,7 +2,7 @@
 What is in the file, and how an older file becomes today's.
 
 A journal is an SQLite database that bears our application id in its header, so that a file which is not ours is refused
-before SQLite has even opened it, and is never changed. Its ``user_version`` counts the steps below that it has taken.
+by its first page alone, and is never changed. Its ``user_version`` counts the steps below that it has taken.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sqlite3
 from pathlib import Path
 
 from asyncflow.errors import NotAJournal, SchemaTooNew, StoreError
-from asyncflow.stores.database import Database, not_sqlite
+from asyncflow.stores.database import Database, in_plain_words
 from asyncflow.stores.owners import SUFFIX
 
 APPLICATION_ID = 0x61666C77
@@ -98,10 +98,6 @@ VERSION = len(STEPS)
 """The schema version that this asyncflow writes."""
 
 _STATEMENTS = "SELECT type, name, tbl_name, sql FROM sqlite_master"
-_HEADER_BYTES = 100
-_MAGIC = b"SQLite format 3\0"
-_APPLICATION_ID_AT = slice(68, 72)
-_SCHEMA_COOKIE_AT = slice(40, 44)
 
 
 def check_header(path: str, shown: str) -> None:
@@ -112,27 +108,35 @@ def check_header(path: str, shown: str) -> None:
 
     Raises:
         NotAJournal: It is something else, or has become empty. It has only been read.
+        StoreError: It cannot be read.
     """
-    file = Path(path)
+    file, owners = Path(path), Path(path + SUFFIX)
     try:
-        with file.open("rb") as opened:
-            header = opened.read(_HEADER_BYTES)
-    except FileNotFoundError:
-        return
-    owners = Path(path + SUFFIX)
-    if not header and owners.exists() and owners.stat().st_size:
+        is_empty = not file.stat().st_size
+    except OSError:
+        return  # absent, or SQLite says why it cannot be opened
+    if is_empty and owners.exists() and owners.stat().st_size:
         # An owner counts in it once the journal has been made, so this was one.
         raise NotAJournal(
             f"{shown!r} is empty and was a journal, as {shown + SUFFIX!r} tells; restore it from a backup, or remove "
             "it to begin anew",
             path=shown,
         )
-    if not header or Path(path + "-journal").exists():
+    if is_empty or Path(path + "-journal").exists():
         # A rollback journal beside it: someone died while writing. SQLite must put that right before anyone can look.
         return
-    if not header.startswith(_MAGIC):
-        raise not_sqlite(shown)
-    if int.from_bytes(header[_APPLICATION_ID_AT], "big") != APPLICATION_ID and any(header[_SCHEMA_COOKIE_AT]):
+    try:
+        # By SQLite: whoever else closes a file drops every POSIX lock that this process has on it, also those of the
+        # application's own connections. As immutable it takes none, and has a look at nothing but this file.
+        with contextlib.closing(sqlite3.connect(f"{file.as_uri()}?mode=ro&immutable=1", uri=True)) as opened:
+            # Else it wants the file to be as long as it should be, and someone may have died while making it longer.
+            opened.execute("PRAGMA writable_schema = ON")
+            [(application_id, changes)] = opened.execute(
+                "SELECT application_id, schema_version FROM pragma_application_id, pragma_schema_version"
+            )
+    except sqlite3.Error as error:
+        raise in_plain_words(error, shown) from error
+    if application_id != APPLICATION_ID and changes:
         # Without a change of schema there has never been a table in it: someone died while making a journal of it.
         raise _foreign(shown)
 

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import os
 import sqlite3
-import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Generator, Mapping
 from pathlib import Path
@@ -41,11 +40,6 @@ T = TypeVar("T")
 
 _OLDEST_SQLITE = (3, 35, 0)  # the first with RETURNING
 _TRIES_TO_CLAIM = 10
-
-
-_opening = threading.Lock()
-_opened_here: Counter[Path] = Counter()
-"""How often each file is open in this process; changed and looked at under ``_opening``."""
 
 
 class SqliteJournal:
@@ -135,7 +129,6 @@ class SqliteStore:
         # These four exist while the store is open, and while it opens and closes.
         self._locks: OwnerLocks | None = None
         self._database: Database | None = None
-        self._place: Path | None = None  # while it is open: the file, as this process knows it
         self._reader: Reader | None = None
         self._writer: Writer | None = None
         self._owner = 0
@@ -212,21 +205,7 @@ class SqliteStore:
                 f"journal {self._shown!r} cannot be made: there is no folder {str(path.parent)!r}; create it first",
                 path=self._shown,
             )
-        # Again, since links may have changed. Not by pathlib, which has an error of its own for links in a circle.
-        place = Path(os.path.realpath(path))
-        with _opening:
-            if not _opened_here[place]:
-                # Else it is a journal, and to close a file drops every POSIX lock that this process has on it, also
-                # those of SQLite.
-                try:
-                    schema.check_header(self._path, self._shown)
-                except OSError as error:
-                    raise StoreError(
-                        f"journal {self._shown!r} cannot be read: {error.strerror}; check its permissions",
-                        path=self._shown,
-                    ) from error
-            self._place = place
-            _opened_here[place] += 1
+        schema.check_header(self._path, self._shown)
 
     async def close(self) -> None:
         """Write what is to be written, release every run, and stop being an owner, also if the caller is cancelled."""
@@ -254,7 +233,6 @@ class SqliteStore:
     async def _let_go(self) -> None:
         """Close whatever is open. The lock goes last: until everything is written nobody may take us for dead."""
         reader, database, locks, owner = self._reader, self._database, self._locks, self._owner
-        place, self._place = self._place, None
         self._reader, self._owner = None, 0
         try:
             if reader is not None:
@@ -272,9 +250,6 @@ class SqliteStore:
                 locks.let_go(owner)
                 locks.close()
             self._database = self._locks = None
-            if place is not None:
-                with _opening:
-                    _opened_here[place] -= 1
 
     # --- Owning runs ------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from pathlib import Path
 
@@ -50,6 +51,21 @@ def test_a_database_of_something_else_is_refused_and_left_as_it_is(tmp_path: Pat
     with pytest.raises(NotAJournal, match=r"'.*app\.db' is an SQLite database of something else"):
         open_and_close(path)
     assert path.read_bytes() == before
+    assert beside(path) == ["app.db"]
+
+
+def test_a_foreign_database_that_was_left_in_the_middle_of_a_checkpoint_is_left_as_it_is(tmp_path: Path) -> None:
+    """Its first page says by then how long it will be; the rest is in its log, for its application to find."""
+    path = tmp_path / "app.db"
+    with sqlite3.connect(path) as database:
+        database.execute("PRAGMA journal_mode = wal")
+        database.execute("CREATE TABLE orders(id)")
+        database.executemany("INSERT INTO orders VALUES (?)", [("x" * 4000,)] * 8)
+    database.close()
+    os.truncate(path, 8192)
+    with pytest.raises(NotAJournal, match=r"'.*app\.db' is an SQLite database of something else"):
+        open_and_close(path)
+    assert path.stat().st_size == 8192
     assert beside(path) == ["app.db"]
 
 

@@ -26,7 +26,7 @@ from asyncflow.stores.database import Database, LendableConnection
 from asyncflow.stores.doctor import Remark
 from asyncflow.stores.owners import OwnerLocks
 from asyncflow.stores.sqlite import SqliteStore
-from tests.stores.journals import append, create, numbers, opened, process
+from tests.stores.journals import append, create, numbers, opened, process, said
 
 
 def refused(path: Path, words: str) -> None:
@@ -49,7 +49,7 @@ def test_links_that_lead_nowhere_are_a_plain_error(tmp_path: Path) -> None:
     """A deployment that links a file to itself must not be told of a bug in pathlib."""
     path = tmp_path / "runs.db"
     path.symlink_to(path)
-    refused(path, r"runs\.db' cannot be read: .*; check its permissions")
+    refused(path, r"runs\.db': it cannot be opened; check the permissions of the file and its folder")
 
 
 def test_owners_that_cannot_be_told_apart_are_a_plain_error(tmp_path: Path) -> None:
@@ -81,6 +81,28 @@ def test_a_file_system_without_a_shared_log_is_named(tmp_path: Path) -> None:
         await database.close()
 
     asyncio.run(main())
+
+
+def test_a_connection_of_the_application_keeps_its_locks_when_an_engine_opens_the_file(tmp_path: Path) -> None:
+    """Without them any other process that has a look at the file takes itself for the last, and removes the log."""
+    path = tmp_path / "runs.db"
+    look = """if True:
+        database = sqlite3.connect(sys.argv[1])
+        print(database.execute("SELECT count(*) FROM records").fetchall())
+        database.close()
+    """
+
+    async def main() -> None:
+        async with opened(path) as store:
+            journal = await create(store, "another")
+            assert said(look, path) == "[(3,)]"
+            await append(journal, 1)
+            assert said(look, path) == "[(4,)]"
+
+    asyncio.run(_use(path))
+    with contextlib.closing(sqlite3.connect(path)) as own:
+        own.execute("CREATE TABLE orders(id)")
+        asyncio.run(main())
 
 
 def test_what_the_platform_lacks_is_said_before_a_file_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
