@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from asyncflow.errors import InputError, StoreError
-from asyncflow.stores.database import Database
+from asyncflow.stores.database import Database, LendableConnection, transaction
 
 
 async def backup(source: str, shown: str, target: str) -> None:
@@ -25,16 +25,20 @@ async def backup(source: str, shown: str, target: str) -> None:
             await reading.close()
         copy = await Database.connect(str(part), shown=target, mode="rwc")
         try:
-            async with copy.transaction():
-                # Keys of owners are never used again in one file, and would be by somebody else in the copy.
-                await copy.fetch("UPDATE runs SET owner = NULL WHERE owner IS NOT NULL")
-                await copy.fetch("DELETE FROM owners")
-                await copy.fetch("DELETE FROM requests")
+            await copy.call(_disown)
         finally:
             await copy.close()
         _put(part, whole, target)
     finally:
         part.unlink(missing_ok=True)  # one entry of a folder; the copy itself was made in a thread
+
+
+def _disown(connection: LendableConnection) -> None:
+    # Keys of owners are never used again in one file, and would be by somebody else in the copy.
+    with transaction(connection):
+        connection.execute("UPDATE runs SET owner = NULL WHERE owner IS NOT NULL")
+        connection.execute("DELETE FROM owners")
+        connection.execute("DELETE FROM requests")
 
 
 def _places(target: str) -> tuple[Path, Path]:

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from asyncflow.states import RunState
-from asyncflow.stores.database import Database, LendableConnection
-from asyncflow.stores.line import Append, Creation, Line
+from asyncflow.stores.database import LendableConnection, transaction
+from asyncflow.stores.line import Append, Line
 from asyncflow.stores.seal import seal_plan, seal_record, seal_run
 
 # One that is there is named by what is in it, so it differs only if it is damaged; this mends it. Its own name is
@@ -89,29 +89,27 @@ def write(
     if len(appends) == 1 and not releases and appends[0].creation is None and not appends[0].blobs:
         # A statement by itself is a transaction, and what it has changed tells whether the only record was taken.
         return set() if _insert(connection, appends) else set(appends)
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    with transaction(connection):
         refused = _create(connection, [append for append in appends if append.creation is not None], owner)
         refused |= _keep(connection, [append for append in appends if append not in refused] if refused else appends)
         if heard:
             connection.execute(FORGET, (json.dumps(heard), owner))
         if releases:
             _release(connection, releases)
-        connection.execute("COMMIT")
-    finally:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
     return refused
 
 
-async def adopt_plan(database: Database, digest: str, body: Callable[[], bytes], run_id: str) -> None:
-    """Keep a recorded plan, whose bytes *body* gives if it is not there, for as long as the run is kept."""
+def adopt_plan(
+    connection: LendableConnection, digest: str, body: bytes | None, body_again: Callable[[], bytes], run_id: str
+) -> None:
+    """
+    Keep a recorded plan for as long as the run is kept; *body* is None where the file has it, and *body_again* gives it
+    should it have been purged meanwhile.
+    """
     # Together: a plan that is there may be purged with the last run that is known to use it.
-    async with database.transaction():
-        if not await database.fetch(HAS_PLAN, (digest,)):
-            plan = body()
-            await database.fetch(KEEP_PLAN, (digest, plan, seal_plan(digest, plan)))
-        await database.fetch(
+    with transaction(connection):
+        _keep_plan(connection, digest, body, body_again)
+        connection.execute(
             "INSERT INTO adoptions(run, plan) SELECT key, ? FROM runs WHERE id = ? ON CONFLICT DO NOTHING",
             (digest, run_id),
         )
@@ -147,17 +145,18 @@ def _create(connection: LendableConnection, creations: Sequence[Append], owner: 
             if not connection.execute("SELECT 1 FROM runs WHERE key = ?", (append.line.key,)).fetchall():
                 append.line.key = 0
                 refused.add(append)
-    _keep_plans(connection, {each.new.plan: each for append in creations if (each := append.creation) is not None})
+    for each in {each.new.plan: each for append in creations if (each := append.creation) is not None}.values():
+        _keep_plan(connection, each.new.plan, each.plan, each.plan_again)
     return refused
 
 
-def _keep_plans(connection: LendableConnection, plans: dict[str, Creation]) -> None:
-    for digest, creation in plans.items():
-        body = creation.plan
-        if body is None and not connection.execute(HAS_PLAN, (digest,)).fetchall():
-            body = creation.plan_again()
-        if body is not None:
-            connection.execute(KEEP_PLAN, (digest, body, seal_plan(digest, body)))
+def _keep_plan(
+    connection: LendableConnection, digest: str, body: bytes | None, body_again: Callable[[], bytes]
+) -> None:
+    if body is None and not connection.execute(HAS_PLAN, (digest,)).fetchall():
+        body = body_again()
+    if body is not None:
+        connection.execute(KEEP_PLAN, (digest, body, seal_plan(digest, body)))
 
 
 def _keep(connection: LendableConnection, appends: Sequence[Append]) -> set[Append]:

@@ -8,13 +8,13 @@ for the journal, a connection whose fsync has failed is used no more, and the th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import aiosqlite
@@ -238,17 +238,6 @@ class Database:
         """Return an error of SQLite's in plain words."""
         return in_plain_words(error, self.shown)
 
-    def transaction(self) -> _Transaction:
-        """Return a block whose statements are one: all of them last when it is left, or none if it raises."""
-        return _Transaction(self)
-
-    async def end_transaction(self, *, is_kept: bool) -> None:
-        """Commit, or roll back what has not been rolled back already, as some errors do."""
-        if is_kept:
-            await self.fetch("COMMIT")
-        elif not self._is_closed and self._connection.in_transaction:
-            await self.fetch("ROLLBACK")
-
     async def _drop(self) -> None:
         """
         Use the connection no more, since an fsync has failed on it.
@@ -272,29 +261,18 @@ class Database:
             await self._connection.close()
 
 
-class _Transaction:
-    """A block in a transaction. Not an async generator: a closing loop would end that in the middle."""
-
-    __slots__ = ("_database",)
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def __aenter__(self) -> None:
-        # IMMEDIATE takes the write lock now. Taking it later could find that another process has written since.
-        await self._database.fetch("BEGIN IMMEDIATE")
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is None:
-            try:
-                await self._database.end_transaction(is_kept=True)
-                return
-            except BaseException:
-                await self._database.end_transaction(is_kept=False)
-                raise
-        await self._database.end_transaction(is_kept=False)
+@contextlib.contextmanager
+def transaction(connection: LendableConnection) -> Generator[None, None, None]:
+    """Make the statements of a block one: all of them last when it is left, or none if it raises."""
+    # IMMEDIATE takes the write lock now. Taking it later could find that another process has written since.
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    finally:
+        # Some errors have rolled it back already.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
 
 
 class _Connection(aiosqlite.Connection):

@@ -12,11 +12,11 @@ those notes. A blob or plan goes with the last run that uses it.
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TypeVar
 
 from asyncflow.states import RunState
-from asyncflow.stores.database import Database
+from asyncflow.stores.database import LendableConnection, transaction
 from asyncflow.stores.reader import Reader
 from asyncflow.stores.writer import Writer
 
@@ -73,96 +73,96 @@ class Purge:
                 while await self._step(_of(clear, few)):
                     pass
 
-    async def _step(self, step: Callable[[Database], Awaitable[T]]) -> T:
+    async def _step(self, step: Callable[[LendableConnection], T]) -> T:
         return await self._writer.run(step, log_bytes=STEP_LOG_BYTES)
 
 
-async def _drop_false_notes(database: Database) -> bool:
+def _drop_false_notes(connection: LendableConnection) -> bool:
     # A run that is there was not purged: it is the note that is damaged, and would cost the run its records.
-    await database.fetch("DELETE FROM purged WHERE run IN (SELECT key FROM runs)")
+    connection.execute("DELETE FROM purged WHERE run IN (SELECT key FROM runs)")
     return False
 
 
-def _of(clear: Callable[[Database, str], Awaitable[bool]], keys: str) -> Callable[[Database], Awaitable[bool]]:
-    return lambda database: clear(database, keys)
+def _of(clear: Callable[[LendableConnection, str], bool], keys: str) -> Callable[[LendableConnection], bool]:
+    return lambda connection: clear(connection, keys)
 
 
-def _taking_out(runs: Sequence[tuple[int, int, int]]) -> Callable[[Database], Awaitable[list[int]]]:
+def _taking_out(runs: Sequence[tuple[int, int, int]]) -> Callable[[LendableConnection], list[int]]:
     """Take *runs* away, each given by its key, owner (0 for none) and epoch, and return the keys of those that went."""
 
-    async def take_out(database: Database) -> list[int]:
+    def take_out(connection: LendableConnection) -> list[int]:
         # As each was looked at: whoever has claimed it since has raised the epoch, and keeps it.
-        rows = await database.fetch(
+        rows = connection.execute(
             "DELETE FROM runs WHERE key IN (SELECT value FROM json_each(?)) AND (key, coalesce(owner, 0), epoch) IN ("
             "SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]') "
             "FROM json_each(?)) RETURNING key",
             (json.dumps([key for key, _, _ in runs]), json.dumps(runs)),
-        )
+        ).fetchall()
         return [key for (key,) in rows]
 
     return take_out
 
 
-async def _clear_records(database: Database, keys: str) -> bool:
+def _clear_records(connection: LendableConnection, keys: str) -> bool:
     """Remove some records, and return whether there are more."""
     # The length is in the row's header, so a large body is not read for it.
-    rows = await database.fetch(
+    rows = connection.execute(
         f"SELECT run, number, length(body) FROM records WHERE run IN {_KEYS} ORDER BY run, number LIMIT ?",
         (keys, _ROWS),
-    )
+    ).fetchall()
     if not rows:
         return False
     few = _first(rows, _RECORD_BYTES)
     # All of the runs before the last, and of that as far as it was looked at.
     run, number = few[-1]
     whole = json.dumps(sorted({run for run, _ in few} - {run}))
-    await database.fetch(f"DELETE FROM records WHERE run IN {_KEYS} OR (run = ? AND number <= ?)", (whole, run, number))
+    connection.execute(f"DELETE FROM records WHERE run IN {_KEYS} OR (run = ? AND number <= ?)", (whole, run, number))
     return len(few) < len(rows) or len(rows) == _ROWS
 
 
-async def _clear_blobs(database: Database, keys: str) -> bool:
+def _clear_blobs(connection: LendableConnection, keys: str) -> bool:
     """Forget that the runs use some blobs, remove those that no other does, and return whether there are more."""
-    rows = await database.fetch(
+    rows = connection.execute(
         "SELECT u.run, u.blob, length(b.body) FROM uses AS u LEFT JOIN blobs AS b ON b.key = u.blob "
         f"WHERE u.run IN {_KEYS} ORDER BY u.run, u.blob LIMIT ?",
         (keys, _ROWS),
-    )
+    ).fetchall()
     if not rows:
         return False
     few = _first(rows, _BLOB_BYTES)
     run, blob = few[-1]
     whole = json.dumps(sorted({run for run, _ in few} - {run}))
     # Both or neither: a blob that nothing names would never be found again.
-    async with database.transaction():
-        await database.fetch(f"DELETE FROM uses WHERE run IN {_KEYS} OR (run = ? AND blob <= ?)", (whole, run, blob))
-        await database.fetch(
+    with transaction(connection):
+        connection.execute(f"DELETE FROM uses WHERE run IN {_KEYS} OR (run = ? AND blob <= ?)", (whole, run, blob))
+        connection.execute(
             f"DELETE FROM blobs WHERE key IN {_KEYS} AND NOT EXISTS (SELECT 1 FROM uses WHERE blob = blobs.key)",
             (json.dumps([blob for _, blob in few]),),
         )
     return len(few) < len(rows) or len(rows) == _ROWS
 
 
-async def _clear_plans(database: Database, keys: str) -> bool:
+def _clear_plans(connection: LendableConnection, keys: str) -> bool:
     """Remove the plans that only these runs had, and the notes of the runs; return that nothing is left."""
-    async with database.transaction():
-        plans = await database.fetch(
+    with transaction(connection):
+        plans = connection.execute(
             f"SELECT plan FROM purged WHERE run IN {_KEYS} UNION SELECT plan FROM adoptions WHERE run IN {_KEYS}",
             (keys, keys),
-        )
-        await database.fetch(f"DELETE FROM adoptions WHERE run IN {_KEYS}", (keys,))
+        ).fetchall()
+        connection.execute(f"DELETE FROM adoptions WHERE run IN {_KEYS}", (keys,))
         for plan in plans:
-            await database.fetch(
+            connection.execute(
                 "DELETE FROM plans AS p WHERE digest = ? AND NOT EXISTS (SELECT 1 FROM runs WHERE plan = p.digest) "
                 "AND NOT EXISTS (SELECT 1 FROM adoptions WHERE plan = p.digest)",
                 plan,
             )
-        await database.fetch(f"DELETE FROM purged WHERE run IN {_KEYS}", (keys,))
+        connection.execute(f"DELETE FROM purged WHERE run IN {_KEYS}", (keys,))
     return False
 
 
-async def _shrink(database: Database) -> bool:
+def _shrink(connection: LendableConnection) -> bool:
     """Give some free pages back to the file system, and return whether there are more to give."""
-    [(mode, free, pages)] = await database.fetch(
+    [(mode, free, pages)] = connection.execute(
         "SELECT auto_vacuum, freelist_count, page_count "
         "FROM pragma_auto_vacuum, pragma_freelist_count, pragma_page_count"
     )
@@ -173,7 +173,7 @@ async def _shrink(database: Database) -> bool:
     few = max(8, min(_PAGES, _LOOKED_AT // free))
     # As a script, which is run to its end: a page goes with each row that is asked for, and Python 3.11 asks for the
     # first alone of a statement that has no columns.
-    await database.call(lambda connection: connection.executescript(f"PRAGMA incremental_vacuum({few})"))
+    connection.executescript(f"PRAGMA incremental_vacuum({few})")
     return True
 
 

@@ -12,7 +12,7 @@ import sqlite3
 from pathlib import Path
 
 from asyncflow.errors import NotAJournal, SchemaTooNew, StoreError
-from asyncflow.stores.database import Database, in_plain_words
+from asyncflow.stores.database import LendableConnection, in_plain_words, transaction
 from asyncflow.stores.owners import SUFFIX
 
 APPLICATION_ID = 0x61666C77
@@ -141,7 +141,7 @@ def check_header(path: str, shown: str) -> None:
         raise _foreign(shown)
 
 
-async def prepare(database: Database) -> None:
+def prepare(connection: LendableConnection, shown: str) -> None:
     """
     Make an empty file a journal, and bring an older journal up to date.
 
@@ -150,30 +150,29 @@ async def prepare(database: Database) -> None:
         SchemaTooNew: It was written by a newer asyncflow.
         StoreError: It is damaged, or lies where no journal can.
     """
-    if await _version(database) < VERSION:
-        [(pages,)] = await database.fetch("PRAGMA page_count")
+    if _version(connection, shown) < VERSION:
+        [(pages,)] = connection.execute("PRAGMA page_count")
         if not pages:
             # Before there is a table, or it is without effect: so a purge gives pages back a few at a time, and lets go
             # of a large value without reading it.
-            await database.fetch("PRAGMA auto_vacuum = INCREMENTAL")
-        async with database.transaction():
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        with transaction(connection):
             # Read again: another process may have been quicker.
-            for version in range(await _version(database), VERSION):
+            for version in range(_version(connection, shown), VERSION):
                 for statement in STEPS[version]:
-                    await database.fetch(statement)
+                    connection.execute(statement)
                 # A pragma takes no parameters.
-                await database.fetch(f"PRAGMA user_version = {version + 1}")
-            await database.fetch(f"PRAGMA application_id = {APPLICATION_ID}")
-    await _check_statements(database)
-    [(mode,)] = await database.fetch("PRAGMA journal_mode = WAL")
+                connection.execute(f"PRAGMA user_version = {version + 1}")
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    _check_statements(connection, shown)
+    [(mode,)] = connection.execute("PRAGMA journal_mode = WAL")
     if mode != "wal":
         raise StoreError(
-            f"journal {database.shown!r} lies where SQLite cannot keep a write-ahead log; move it to a local disk",
-            path=database.shown,
+            f"journal {shown!r} lies where SQLite cannot keep a write-ahead log; move it to a local disk", path=shown
         )
 
 
-async def _check_statements(database: Database) -> None:
+def _check_statements(connection: LendableConnection, shown: str) -> None:
     """Raise unless the tables are those that we make: a bit that has turned over in a trigger would be obeyed too."""
     with contextlib.closing(sqlite3.connect(":memory:")) as model:
         # Made anew, since steps change what steps before them have made.
@@ -181,26 +180,26 @@ async def _check_statements(database: Database) -> None:
             for statement in step:
                 model.execute(statement)
         wanted = set(model.execute(_STATEMENTS))
-    if not wanted <= set(await database.fetch(_STATEMENTS)):
-        raise _damaged(database.shown, "its tables are not those that asyncflow makes")
+    if not wanted <= set(connection.execute(_STATEMENTS)):
+        raise _damaged(shown, "its tables are not those that asyncflow makes")
 
 
-async def _version(database: Database) -> int:
+def _version(connection: LendableConnection, shown: str) -> int:
     """Return how many steps the file has taken; 0 if it is empty."""
     # One statement sees one state of the file; between two, another process may have made it.
-    [(application_id, version, things)] = await database.fetch(
+    [(application_id, version, things)] = connection.execute(
         "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_master) "
         "FROM pragma_application_id, pragma_user_version"
     )
     if application_id != APPLICATION_ID and (application_id or version or things):
-        raise _foreign(database.shown)
+        raise _foreign(shown)
     if version < 0:
-        raise _damaged(database.shown, f"it says that it has version {version}")
+        raise _damaged(shown, f"it says that it has version {version}")
     if version > VERSION:
         raise SchemaTooNew(
-            f"{database.shown!r} has journal version {version} and this asyncflow reads up to {VERSION}; open it "
+            f"{shown!r} has journal version {version} and this asyncflow reads up to {VERSION}; open it "
             "with a newer asyncflow",
-            path=database.shown,
+            path=shown,
         )
     return int(version)
 

@@ -13,6 +13,7 @@ import os
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Collection, Generator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,9 +23,8 @@ from asyncflow.interfaces import Make, NewRun, Request, RunInfo
 from asyncflow.messages import Record
 from asyncflow.outcomes import Failure
 from asyncflow.states import RunState
-from asyncflow.stores import owners, schema, wal_lock
+from asyncflow.stores import claims, owners, schema, wal_lock
 from asyncflow.stores.backup import backup
-from asyncflow.stores.claims import become_owner, claiming, forgetting
 from asyncflow.stores.commit import adopt_plan
 from asyncflow.stores.database import PATIENCE, Database
 from asyncflow.stores.errand import see_out, send_on_errand
@@ -171,7 +171,7 @@ class SqliteStore:
             self._locks = OwnerLocks(self._path)
             if wal_lock.is_needed():
                 self._database.take_turns(WalLock(self._locks.turn, shown=self._shown, patience=PATIENCE))
-            await schema.prepare(self._database)
+            await self._database.call(schema.prepare, self._shown)
             # The writer copies the log itself, between two commits.
             await self._database.fetch("PRAGMA wal_autocheckpoint = 0")
             # What a large value has stretched it to is given back when the log begins anew.
@@ -182,7 +182,7 @@ class SqliteStore:
             await self._database.fetch("PRAGMA fullfsync = ON")
             reading = await Database.connect(self._path, shown=self._shown, mode="ro")
             self._reader = Reader(reading, self._locks, self._codec)
-            self._owner = await become_owner(self._database, self._locks, self._lease)
+            self._owner = await self._database.call(claims.become_owner, self._locks, self._lease)
             self._writer = Writer(self._database, self._owner)
         except BaseException:
             await self._let_go()
@@ -216,15 +216,10 @@ class SqliteStore:
         await see_out(self._closing)
 
     async def _close(self, writer: Writer) -> None:
-        async def leave(database: Database) -> None:
-            async with database.transaction():
-                await database.fetch("UPDATE runs SET owner = NULL WHERE owner = ?", (self._owner,))
-                await database.fetch("DELETE FROM owners WHERE key = ?", (self._owner,))
-
         try:
             await writer.drain()
             writer.is_leaving = True
-            await writer.run(leave)
+            await writer.run(lambda connection: claims.leave(connection, self._owner))
         finally:
             self._writer = None
             await self._let_go()
@@ -287,7 +282,8 @@ class SqliteStore:
                 raise self._busy(run_id, found.owner, found.host, found.pid)
             line = Line(run_id, found.durability, found.key, found.epoch + 1, state=RunState(found.state))
             with self._attending(run_id):
-                if await self._take_over(line, writer.run(claiming(line, found.owner, self._owner))):
+                claiming = writer.run(partial(claims.claim, line=line, owner=found.owner, new_owner=self._owner))
+                if await self._take_over(line, claiming):
                     self._lines.add(line)
                     return SqliteJournal(self, writer, self._codec, line)
             # Another was quicker; look again who.
@@ -405,7 +401,10 @@ class SqliteStore:
 
     async def save_plan(self, digest: str, body: Callable[[], bytes], *, run_id: str) -> None:
         """Keep a recorded plan for a run that is about to adopt it."""
-        await self._opened()[0].run(lambda database: adopt_plan(database, digest, body, run_id))
+        writer, reader = self._opened()
+        # Made here, if need be: in the transaction others would wait for it.
+        plan = None if await reader.has_plan(digest) else body()
+        await writer.run(lambda connection: adopt_plan(connection, digest, plan, body, run_id))
         self._plans.add(digest)
 
     async def purge(self, before: float, states: Collection[RunState], told: Callable[[str], None]) -> None:
@@ -426,11 +425,7 @@ class SqliteStore:
         words = reason.encode("utf-8", "replace").decode("utf-8")
         # Not by its id in one statement: an index that is damaged could name another run.
         key = (await reader.standing(run_id)).key
-        await writer.run(
-            lambda database: database.fetch(
-                "INSERT INTO requests(run, kind, reason) VALUES (?, ?, ?)", (key, kind, words)
-            )
-        )
+        await writer.run(lambda connection: claims.ask(connection, key, kind, words))
 
     async def beat(self) -> list[Request]:
         """
@@ -443,7 +438,7 @@ class SqliteStore:
         """
         writer, reader = self._opened()
         if done := [key for keys in self._heard.values() for key in keys]:
-            await writer.run(forgetting(done, self._owner))
+            await writer.run(lambda connection: claims.forget(connection, done, self._owner))
             self._heard.clear()
         await writer.checkpoint(at_least_bytes=CHECKPOINT_BYTES // 16)
         # Before the look: what becomes ours meanwhile may not be in it.

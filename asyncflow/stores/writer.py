@@ -29,7 +29,7 @@ from asyncflow.messages import Record
 from asyncflow.outcomes import Failure
 from asyncflow.states import RunState
 from asyncflow.stores.commit import write
-from asyncflow.stores.database import Database, Interrupted
+from asyncflow.stores.database import Database, Interrupted, LendableConnection
 from asyncflow.stores.errand import raise_from_loop, send_on_errand
 from asyncflow.stores.line import Append, Batch, Creation, Line, Release, exists, overtaken, too_large
 from asyncflow.stores.on_loop import OnLoop
@@ -172,10 +172,10 @@ class Writer:
             self.hurry()
             await asyncio.shield(append.watcher)
 
-    def run(self, errand: Callable[[Database], Awaitable[T]], *, log_bytes: int = 0) -> asyncio.Future[T]:
+    def run(self, errand: Callable[[LendableConnection], T], *, log_bytes: int = 0) -> asyncio.Future[T]:
         """
-        Run *errand* between two batches, to its end even if nobody waits for it any more; *log_bytes* is how far the
-        log may grow by it.
+        Call *errand* with the connection, in its thread and between two batches, even if nobody waits for it any more;
+        *log_bytes* is how far the log may grow by it.
         """
         done: asyncio.Future[T] = self._loop.create_future()
 
@@ -183,7 +183,7 @@ class Writer:
             try:
                 # Not synced: whatever depends on it is committed, and then synced, behind it.
                 await self._sync(False)
-                result = await errand(self._database)
+                result = await self._database.call(errand)
             except Exception as error:
                 if not done.done():
                     done.set_exception(error)
@@ -211,7 +211,9 @@ class Writer:
     async def checkpoint(self, *, at_least_bytes: int = 0) -> None:
         """Copy the log into the database, as far as nobody reads it, if it has grown by *at_least_bytes*."""
         if self._log_bytes > at_least_bytes:
-            await self.run(self._copy_log)
+            copied = self.run(_copy_log)
+            self._log_bytes = 0
+            await copied
 
     # --- At work ----------------------------------------------------------------------------------------------------
 
@@ -251,8 +253,9 @@ class Writer:
                     await self._commit_joint()
                 if self._log_bytes > CHECKPOINT_BYTES:
                     # Where it fails it is tried again 4 MiB later; what was appended is safe in the log.
+                    self._log_bytes = 0
                     with contextlib.suppress(StoreError):
-                        await self._copy_log(self._database)
+                        await self._database.call(_copy_log)
         finally:
             self._working = None
             self._is_due = self._is_looking = False
@@ -458,11 +461,6 @@ class Writer:
             await self._database.fetch(_LEVELS[is_synced])
             self._is_synced = is_synced
 
-    async def _copy_log(self, database: Database) -> None:
-        # Whatever a reader keeps from being copied now is copied next time.
-        self._log_bytes = 0
-        await database.fetch("PRAGMA wal_checkpoint(PASSIVE)")
-
     # --- Bad news ---------------------------------------------------------------------------------------------------
 
     def overtaken(self, line: Line) -> None:
@@ -486,6 +484,11 @@ class Writer:
         refused: asyncio.Future[None] = self._loop.create_future()
         refused.set_exception(error)
         return refused
+
+
+def _copy_log(connection: LendableConnection) -> None:
+    # Whatever a reader keeps from being copied now is copied next time.
+    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
 
 def _as_store_error(error: Exception, path: str) -> StoreError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from asyncflow.messages import Record
 from asyncflow.outcomes import Failure
 from asyncflow.states import RunState
 from asyncflow.stores import commit as commit_module
+from asyncflow.stores import database as database_module
 from asyncflow.stores import purge as purge_module
-from asyncflow.stores.database import Database, Row
+from asyncflow.stores import wal_lock
+from asyncflow.stores.database import LendableConnection, Row
 from asyncflow.stores.sqlite import SqliteStore
 from asyncflow.stores.writer import Writer
 from asyncflow.upkeep import ENDED
@@ -136,11 +139,11 @@ def test_what_was_asked_is_done_although_the_asker_has_gone(tmp_path: Path, fail
     done: list[str] = []
 
     async def main() -> None:
-        begun, go_on = asyncio.Event(), asyncio.Event()
+        begun, go_on, loop = asyncio.Event(), threading.Event(), asyncio.get_running_loop()
 
-        async def errand(database: Database) -> None:
-            begun.set()
-            await go_on.wait()
+        def errand(_: LendableConnection) -> None:
+            loop.call_soon_threadsafe(begun.set)
+            assert go_on.wait(30)
             done.append("done")
             if fails:
                 raise StoreError("the disk is full")
@@ -236,18 +239,16 @@ def test_a_purge_takes_large_records_a_few_at_a_time(tmp_path: Path, monkeypatch
     async def main() -> None:
         async with opened(tmp_path / "runs.db") as store:
             await end(store, "r", text="x" * 600)
-            database = writer_of(store)._database
-            fetch = database.fetch
+            execute = LendableConnection.execute
 
-            async def counting(sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
+            def counting(connection: LendableConnection, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
                 if sql.startswith("DELETE FROM records"):
                     steps.append(parameters[2])
-                return await fetch(sql, parameters)
+                return execute(connection, sql, parameters)
 
-            database.fetch = counting  # type: ignore[method-assign]
+            monkeypatch.setattr(LendableConnection, "execute", counting)
             assert await purge(store) == ["r"]
-            database.fetch = fetch  # type: ignore[method-assign]
-            assert await database.fetch("SELECT * FROM records") == []
+            assert await writer_of(store)._database.fetch("SELECT * FROM records") == []
 
     asyncio.run(main())
     assert steps == [1, 2, 3]
@@ -295,6 +296,37 @@ def test_a_store_may_be_closed_by_several_at_once(tmp_path: Path) -> None:
             assert (await again.info("r")).owner is None
 
     asyncio.run(main())
+
+
+def test_nobody_is_kept_from_writing_between_two_turns_of_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A body may compute for a minute before the loop turns again, and other engines wait for 20 s at most."""
+    there = database_module._Connection._execute
+    trips = 0
+
+    async def watched(self: Any, *args: Any, **options: Any) -> Any:
+        nonlocal trips
+        answer = await there(self, *args, **options)
+        trips += 1
+        assert not wal_lock._is_in_transaction(self._conn)
+        return answer
+
+    async def main() -> None:
+        async with opened(tmp_path / "runs.db") as store:
+
+            def plan() -> bytes:
+                assert not writer_of(store)._database._connection.in_transaction
+                return b"another plan"
+
+            await end(store, "r")
+            await store.save_plan("another", plan, run_id="r")
+            await store.backup(str(tmp_path / "copy.db"))
+            assert await purge(store) == ["r"]
+
+    monkeypatch.setattr(database_module._Connection, "_execute", watched)
+    asyncio.run(main())
+    assert trips > 20
 
 
 def test_an_owner_hears_once_that_it_was_overtaken(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from asyncflow.codec.records import digest_of
 from asyncflow.interfaces import NewRun
 from asyncflow.states import RunState
 from asyncflow.stores import purge as purge_module
-from asyncflow.stores.database import Database, Row
+from asyncflow.stores.database import LendableConnection
 from asyncflow.stores.sqlite import SqliteStore
 from asyncflow.stores.writer import Writer
 from asyncflow.upkeep import ENDED
@@ -188,23 +188,23 @@ def test_a_purge_that_dies_at_any_statement_leaves_whole_runs_and_is_finished_by
     """A run is listed and can be read, or is gone; what is left of it is found and removed by whoever purges next."""
     monkeypatch.setattr(purge_module, "_ROWS", 256 if more_rows else 2)
     monkeypatch.setattr(purge_module, "_PAGES", 256 if more_rows else 8)
-    fetch = Database.fetch
+    execute = LendableConnection.execute
     at = [0]
     countdown: list[int] = []
 
-    async def dying(self: Database, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
+    def dying(self: LendableConnection, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
         if countdown:
             countdown[0] -= 1
             if countdown[0] <= 0:
                 raise Died
-        return await fetch(self, sql, parameters)
+        return execute(self, sql, parameters)
 
     async def crash(path: Path) -> bool:
         """Purge until the n-th statement; return whether that was reached."""
         store = SqliteStore(path, codec=Codec())
         await store.open()
         await filled(store)
-        monkeypatch.setattr(Database, "fetch", dying)
+        monkeypatch.setattr(LendableConnection, "execute", dying)
         countdown[:] = [at[0]]
         died = False
         try:
@@ -212,7 +212,7 @@ def test_a_purge_that_dies_at_any_statement_leaves_whole_runs_and_is_finished_by
         except Died:
             died = True
         countdown.clear()
-        monkeypatch.setattr(Database, "fetch", fetch)
+        monkeypatch.setattr(LendableConnection, "execute", execute)
         assert store._database is not None and store._reader is not None
         # As the end of a process would: whatever is not committed is lost.
         await store._reader.close()

@@ -18,7 +18,7 @@ from asyncflow.codec.records import digest_of
 from asyncflow.errors import CorruptRecord, RunBusy, RunExists, RunOvertaken, StoreError
 from asyncflow.states import RunState
 from asyncflow.stores import database as database_module
-from asyncflow.stores.database import Database, Row
+from asyncflow.stores.database import Database, LendableConnection, Row
 from asyncflow.stores.owners import OwnerLocks
 from asyncflow.stores.sqlite import SqliteStore
 from tests.stores.journals import append, create, disturbed, failed, note, numbers, opened, process, said
@@ -731,26 +731,23 @@ def test_a_run_that_could_not_be_given_up_can_be_taken_up_again(tmp_path: Path) 
     asyncio.run(main())
 
 
-def test_an_opening_that_fails_leaves_no_pulse_behind(tmp_path: Path) -> None:
+def test_an_opening_that_fails_leaves_no_pulse_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would go on writing to a descriptor that is somebody else's by then."""
 
     async def main() -> None:
         store = SqliteStore(tmp_path / "runs.db", codec=Codec())
         before = set(threading.enumerate())
-        fetch, failed = Database.fetch, []
+        execute, failed = LendableConnection.execute, []
 
-        async def full(self: Database, sql: str, parameters: Any = ()) -> Any:
+        def full(self: LendableConnection, sql: str, parameters: Any = ()) -> sqlite3.Cursor:
             if sql.startswith("SELECT key FROM owners") and not failed:
                 failed.append(sql)
                 raise StoreError("the disk is full")
-            return await fetch(self, sql, parameters)
+            return execute(self, sql, parameters)
 
-        Database.fetch = full  # type: ignore[method-assign,assignment]
-        try:
-            with pytest.raises(StoreError, match="full"):
-                await store.open()
-        finally:
-            Database.fetch = fetch  # type: ignore[method-assign]
+        with monkeypatch.context() as patch, pytest.raises(StoreError, match="full"):
+            patch.setattr(LendableConnection, "execute", full)
+            await store.open()
         left = set(threading.enumerate()) - before  # other tests leave engines behind that nobody closes
         assert failed and not [one for one in left if "pulse" in one.name]
         await store.open()

@@ -77,7 +77,7 @@ def test_a_file_system_without_a_shared_log_is_named(tmp_path: Path) -> None:
         await connection
         database = Database(connection, "runs.db")
         with pytest.raises(StoreError, match=r"'runs\.db' lies where SQLite cannot keep a write-ahead log; move it"):
-            await schema.prepare(database)
+            await database.call(schema.prepare, "runs.db")
         await database.close()
 
     asyncio.run(main())
