@@ -264,15 +264,28 @@ class Database:
 @contextlib.contextmanager
 def transaction(connection: LendableConnection) -> Generator[None, None, None]:
     """Make the statements of a block one: all of them last when it is left, or none if it raises."""
+    roll_back(connection)
     # IMMEDIATE takes the write lock now. Taking it later could find that another process has written since.
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
         connection.execute("COMMIT")
     finally:
-        # Some errors have rolled it back already.
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
+        # Some errors have done so already.
+        roll_back(connection)
+
+
+def roll_back(connection: LendableConnection) -> None:
+    """
+    Take back what is open, if anything is, and *connection* from whoever has had it on loan.
+
+    Behind a transaction, and before whatever is to last: what an error or an interrupt has kept from being rolled back
+    must not become part of that.
+    """
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
+    # Which a loan sets; not sooner, since this commits whatever is open.
+    connection.isolation_level = None
 
 
 class _Connection(aiosqlite.Connection):

@@ -79,12 +79,6 @@ def lent(connection: LendableConnection) -> Generator[None, None, None]:
         )
 
 
-def end_loans(connection: sqlite3.Connection) -> None:
-    """Take *connection* back for good, behind the transaction in which it was lent."""
-    # Not before: to set this commits whatever is open.
-    connection.isolation_level = None
-
-
 class _Guard:
     """Answers SQLite what may be done with a connection that is lent, and remembers what it has refused last."""
 

@@ -17,8 +17,8 @@ from asyncflow.interfaces import Make, NewRun, Request, RunInfo
 from asyncflow.messages import Record
 from asyncflow.outcomes import Failure
 from asyncflow.states import RunState
-from asyncflow.stores.database import LendableConnection
-from asyncflow.stores.loan import end_loans, lent
+from asyncflow.stores.database import LendableConnection, transaction
+from asyncflow.stores.loan import lent
 
 
 class _Shelf:
@@ -70,21 +70,15 @@ class MemoryJournal:
             made.set_exception(self._given_up())
             return made
         connection = self._store.database()
-        connection.execute("BEGIN")
         try:
-            with lent(connection):
+            with transaction(connection), lent(connection):
                 record, blobs = make(connection)
-            connection.execute("COMMIT")
         except BaseException as error:
             made.set_result(Failure(error))
         else:
             self._shelf.records.append(record)
             self._shelf.blobs.update(blobs)
             made.set_result(record)
-        finally:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            end_loans(connection)
         return made
 
     async def settle(self) -> None:

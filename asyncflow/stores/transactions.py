@@ -20,9 +20,9 @@ from asyncflow.interfaces import Make
 from asyncflow.messages import Record
 from asyncflow.outcomes import Failure
 from asyncflow.stores.commit import KEEP_BLOB, USE_BLOB
-from asyncflow.stores.database import Database, LendableConnection
+from asyncflow.stores.database import Database, LendableConnection, transaction
 from asyncflow.stores.line import Line
-from asyncflow.stores.loan import SAVEPOINT, end_loans, lent
+from asyncflow.stores.loan import SAVEPOINT, lent
 from asyncflow.stores.seal import seal_record
 
 _KEEP_RECORD = "INSERT INTO records(run, number, at, body, checksum, state) VALUES (?, ?, ?, ?, ?, NULL)"
@@ -102,18 +102,12 @@ async def commit(database: Database, batch: list[JointAppend]) -> tuple[dict[Joi
 def _keep(connection: LendableConnection, batch: list[JointAppend], results: dict[JointAppend, Result]) -> int:
     """Do what :func:`commit` does, in the connection's thread; it may be called again if it raises."""
     before = connection.total_changes
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    with transaction(connection):
         numbers: dict[Line, int] = {}
         for append in batch:
             number = numbers.get(append.line, append.line.next)
             results[append] = result = _keep_one(connection, append, number)
             numbers[append.line] = number + isinstance(result, Kept)
-        connection.execute("COMMIT")
-    finally:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        end_loans(connection)
     return connection.total_changes - before
 
 

@@ -29,7 +29,7 @@ from asyncflow.messages import Record
 from asyncflow.outcomes import Failure
 from asyncflow.states import RunState
 from asyncflow.stores.commit import write
-from asyncflow.stores.database import Database, Interrupted, LendableConnection
+from asyncflow.stores.database import Database, Interrupted, LendableConnection, roll_back
 from asyncflow.stores.errand import raise_from_loop, send_on_errand
 from asyncflow.stores.line import Append, Batch, Creation, Line, Release, exists, overtaken, too_large
 from asyncflow.stores.on_loop import OnLoop
@@ -183,7 +183,7 @@ class Writer:
             try:
                 # Not synced: whatever depends on it is committed, and then synced, behind it.
                 await self._sync(False)
-                result = await self._database.call(errand)
+                result = await self._database.call(_do, errand)
             except Exception as error:
                 if not done.done():
                     done.set_exception(error)
@@ -458,7 +458,7 @@ class Writer:
         """Let commits from here on wait for the disk, or not."""
         if self._is_synced is not is_synced:
             self._is_synced = None
-            await self._database.fetch(_LEVELS[is_synced])
+            await self._database.call(_do, lambda connection: connection.execute(_LEVELS[is_synced]))
             self._is_synced = is_synced
 
     # --- Bad news ---------------------------------------------------------------------------------------------------
@@ -484,6 +484,11 @@ class Writer:
         refused: asyncio.Future[None] = self._loop.create_future()
         refused.set_exception(error)
         return refused
+
+
+def _do(connection: LendableConnection, errand: Callable[[LendableConnection], T]) -> T:
+    roll_back(connection)
+    return errand(connection)
 
 
 def _copy_log(connection: LendableConnection) -> None:

@@ -22,9 +22,9 @@ from asyncflow.messages import Record
 from asyncflow.outcomes import Failure
 from asyncflow.runtime.shelter import until_done
 from asyncflow.states import RunState
-from asyncflow.stores.database import LendableConnection
+from asyncflow.stores.database import LendableConnection, roll_back
 from asyncflow.stores.errand import raise_from_loop
-from asyncflow.stores.loan import end_loans, lent
+from asyncflow.stores.loan import lent
 from asyncflow.stores.memory import listed
 
 FAULTS = ("write", "sync", "full")
@@ -276,9 +276,7 @@ class SimulatedJournal:
             disk.committing(disk.count + 1)
             connection.execute("COMMIT")
         finally:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            end_loans(connection)
+            roll_back(connection)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         disk.keep(_Entry(self._file, self, record.at, body, dict(blobs), self._file.state, done))
         if not made.done():

@@ -27,7 +27,7 @@ from asyncflow.stores.database import LendableConnection, Row
 from asyncflow.stores.sqlite import SqliteStore
 from asyncflow.stores.writer import Writer
 from asyncflow.upkeep import ENDED
-from tests.stores.journals import append, create, note, numbers, opened
+from tests.stores.journals import append, create, disturbed, failed, note, numbers, opened
 
 
 def writer_of(store: SqliteStore) -> Writer:
@@ -204,6 +204,42 @@ def test_a_record_that_does_not_fit_beside_what_was_written_takes_that_back(tmp_
             await database.fetch("PRAGMA max_page_count = 1000000")
             assert await database.fetch("SELECT amount FROM ledger") == [(1,)]
             assert (await numbers(store, "a"), await numbers(store, "b")) == ([0, 1], [0])
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("durability", ["process", "full"])
+@pytest.mark.parametrize("what", ["append", "append_with", "request"])
+def test_what_could_not_be_rolled_back_swallows_nothing_that_comes_later(
+    tmp_path: Path, durability: str, what: str
+) -> None:
+    """It would be acknowledged within a transaction that nobody ever commits."""
+
+    def torn(connection: sqlite3.Connection) -> tuple[Record, dict[str, bytes]]:
+        connection.execute("INSERT INTO ledger VALUES (1)")
+        raise failed(sqlite3.SQLITE_FULL)
+
+    async def main() -> None:
+        async with opened(tmp_path / "runs.db") as store:
+            database = writer_of(store)._database
+            await database.fetch("CREATE TABLE ledger(amount)")
+            unlucky, journal = await create(store, "a"), await create(store, "b", durability=durability)
+            with disturbed(store, "ROLLBACK", [failed(sqlite3.SQLITE_IOERR)]), pytest.raises(StoreError):
+                await unlucky.append_with(torn)
+            assert database._connection.in_transaction
+            if what == "append":
+                await append(journal, 1)
+            elif what == "append_with":
+                assert await journal.append_with(lambda _: (note(1), {})) == note(1)
+            else:
+                await store.request("b", "cancel", "")
+                assert [request.run_id for request in await store.beat()] == ["b"]
+                await append(journal, 1)
+            # As others see it.
+            assert (await numbers(store, "a"), await numbers(store, "b")) == ([0], [0, 1])
+            await append(journal, 2)
+            assert await numbers(store, "b") == [0, 1, 2]
+            assert await database.fetch("SELECT amount FROM ledger") == []
 
     asyncio.run(main())
 
