@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from asyncflow.states import RunState
-from asyncflow.stores.database import LendableConnection, roll_back, transaction
+from asyncflow.stores.database import LendableConnection, transaction
 from asyncflow.stores.line import Append, Line
 from asyncflow.stores.seal import seal_plan, seal_record, seal_run
 
@@ -82,8 +82,6 @@ def write(
         The appends that do not fit what is there, and are not: of runs whose id is taken (their key is 0 then), and of
         runs that have another epoch by now.
     """
-    if connection.in_transaction:
-        roll_back(connection)
     if level is not None:
         connection.execute(level)
     if is_again:

@@ -234,10 +234,6 @@ class Database:
                 raise in_plain_words(error, self.shown) from error
             await asyncio.sleep(_PAUSE)
 
-    def explain(self, error: BaseException) -> StoreError:
-        """Return an error of SQLite's in plain words."""
-        return in_plain_words(error, self.shown)
-
     async def _drop(self) -> None:
         """
         Use the connection no more, since an fsync has failed on it.
@@ -264,24 +260,17 @@ class Database:
 @contextlib.contextmanager
 def transaction(connection: LendableConnection) -> Generator[None, None, None]:
     """Make the statements of a block one: all of them last when it is left, or none if it raises."""
-    roll_back(connection)
     # IMMEDIATE takes the write lock now. Taking it later could find that another process has written since.
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
         connection.execute("COMMIT")
     finally:
-        # Some errors have done so already.
         roll_back(connection)
 
 
-def roll_back(connection: LendableConnection) -> None:
-    """
-    Take back what is open, if anything is, and *connection* from whoever has had it on loan.
-
-    Behind a transaction, and before whatever is to last: what an error or an interrupt has kept from being rolled back
-    must not become part of that.
-    """
+def roll_back(connection: sqlite3.Connection) -> None:
+    """Take back what is open, if anything is, and *connection* from whoever has had it on loan."""
     if connection.in_transaction:
         connection.execute("ROLLBACK")
     # Which a loan sets; not sooner, since this commits whatever is open.
@@ -326,7 +315,11 @@ class _Connection(aiosqlite.Connection):
             raise
 
     def _call(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        return fn(self._conn, *args, **kwargs)
+        connection = self._conn
+        # What an error or an interrupt has kept from being rolled back must not become part of what is to last.
+        if connection.in_transaction:
+            roll_back(connection)
+        return fn(connection, *args, **kwargs)
 
 
 def _connection(address: str) -> _Connection:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import attrs
 
 from asyncflow.errors import AsyncflowError, RunExists, RunOvertaken, StoreError
 from asyncflow.interfaces import NewRun
 from asyncflow.states import RunState
+from asyncflow.stores.database import LendableConnection
 
 
 @attrs.frozen
@@ -91,6 +93,19 @@ class Release:
 
 
 @attrs.define(eq=False)
+class Errand:
+    """
+    What else is to be done with the connection. ``done`` may be cancelled. Once it ``is_begun`` it may have been done,
+    if nobody has been told; it is then done again if it ``is_idempotent``.
+    """
+
+    work: Callable[[LendableConnection], Any]
+    done: asyncio.Future[Any]
+    is_idempotent: bool
+    is_begun: bool = False
+
+
+@attrs.define(eq=False)
 class Batch:
     """
     What goes into one commit: records of ``size_bytes`` together, and runs to be given up. The disk is waited for if it
@@ -132,6 +147,26 @@ def too_large(run_id: str, path: str, size_bytes: int, most_bytes: int) -> Store
         "to large values instead",
         path=path,
     )
+
+
+def cut_off(path: str) -> StoreError:
+    """Return what to raise of something that an interrupt came in the middle of."""
+    return StoreError(
+        f"an interrupt came while journal {path!r} was written, which may have all of that or nothing; look what it "
+        "has, or resume the run",
+        path=path,
+    )
+
+
+def not_written(error: Exception, path: str) -> StoreError:
+    """Return what to raise of something that *error* has kept from being written."""
+    if isinstance(error, StoreError):
+        return error
+    found = StoreError(
+        f"journal {path!r} could not be written, for a reason that is a bug of asyncflow: {error!r}", path=path
+    )
+    found.__cause__ = error
+    return found
 
 
 def _again(error: AsyncflowError) -> AsyncflowError:

@@ -219,7 +219,7 @@ class SqliteStore:
         try:
             await writer.drain()
             writer.is_leaving = True
-            await writer.run(lambda connection: claims.leave(connection, self._owner))
+            await writer.run(lambda connection: claims.leave(connection, self._owner), is_idempotent=True)
         finally:
             self._writer = None
             await self._let_go()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeGuard
 
 import attrs
@@ -20,12 +20,15 @@ from asyncflow.interfaces import Make
 from asyncflow.messages import Record
 from asyncflow.outcomes import Failure
 from asyncflow.stores.commit import KEEP_BLOB, USE_BLOB
-from asyncflow.stores.database import Database, LendableConnection, transaction
-from asyncflow.stores.line import Line
+from asyncflow.stores.database import Database, LendableConnection, in_plain_words, transaction
+from asyncflow.stores.line import Line, not_written, overtaken
 from asyncflow.stores.loan import SAVEPOINT, lent
 from asyncflow.stores.seal import seal_record
 
 _KEEP_RECORD = "INSERT INTO records(run, number, at, body, checksum, state) VALUES (?, ?, ?, ?, ?, NULL)"
+
+# Few, since others wait while their functions run.
+_BATCH_FUNCTIONS = 64
 
 # Whoever raised these, the file is in trouble: the run stops and can be resumed, instead of failing.
 _TROUBLE = frozenset((sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB))
@@ -58,6 +61,11 @@ class JointAppend:
         """Whether all that was appended to the run before is in the file, or was refused."""
         return self.line.last is None or self.line.last.is_settled
 
+    @property
+    def is_told(self) -> bool:
+        """Whether who appends has been told."""
+        return self.waiter.done() and not self.waiter.cancelled()
+
     def answer(self, answer: Record | Failure | AsyncflowError) -> None:
         """Tell who appends what has been kept, or why nothing was."""
         waiter = self.waiter
@@ -80,6 +88,62 @@ class Kept:
 
 Result = Kept | Failure | Exception
 """A record that was kept, the failure in which the function ended, or why the run cannot go on."""
+
+
+@attrs.define(eq=False)
+class Joint:
+    """
+    What is to be made in commits of its own, in the file that is shown as ``path``: what is ``waiting``, and what is in
+    the ``batch`` of one commit, until everybody in that has been told.
+    """
+
+    path: str
+    waiting: list[JointAppend] = attrs.field(factory=list)
+    batch: list[JointAppend] = attrs.field(factory=list)
+
+    @property
+    def is_synced(self) -> bool:
+        """Whether the disk is to be waited for."""
+        return any(append.line.durability == "full" for append in self.batch)
+
+    def take(self) -> bool:
+        """Make a batch of those before which everything is settled, and return whether there are any."""
+        batch: list[JointAppend] = []
+        waiting: list[JointAppend] = []
+        for append in self.waiting:
+            if append.line.error is not None:
+                append.answer(append.line.refusal())
+            else:
+                (batch if append.is_next and len(batch) < _BATCH_FUNCTIONS else waiting).append(append)
+        # In this order: what an interrupt leaves in both is refused when it comes up again.
+        self.batch = batch
+        self.waiting = waiting
+        return bool(batch)
+
+    def tell(self, results: Mapping[JointAppend, Result]) -> int:
+        """Tell everybody in the batch how that went, and return how many bytes were kept."""
+        size_bytes = 0
+        for append in self.batch:
+            line, result = append.line, results[append]
+            if append.is_told:
+                continue  # of what has come of it in truth, before an interrupt
+            if isinstance(result, Kept):
+                line.next += 1
+                size_bytes += result.size_bytes
+                append.answer(result.record)
+            elif isinstance(result, Failure):
+                append.answer(result)
+            else:
+                if line.error is None:
+                    line.error = self._reason(line, result)
+                append.answer(line.refusal())
+        self.batch = []
+        return size_bytes
+
+    def _reason(self, line: Line, error: Exception) -> AsyncflowError:
+        if isinstance(error, Overtaken):
+            return overtaken(line.run_id, self.path)
+        return in_plain_words(error, self.path) if isinstance(error, sqlite3.Error) else not_written(error, self.path)
 
 
 async def commit(database: Database, batch: list[JointAppend]) -> tuple[dict[JointAppend, Result], int]:

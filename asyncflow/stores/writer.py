@@ -17,10 +17,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sqlite3
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 
 from asyncflow.errors import AsyncflowError, StoreError
@@ -31,9 +30,21 @@ from asyncflow.states import RunState
 from asyncflow.stores.commit import write
 from asyncflow.stores.database import Database, Interrupted, LendableConnection, roll_back
 from asyncflow.stores.errand import raise_from_loop, send_on_errand
-from asyncflow.stores.line import Append, Batch, Creation, Line, Release, exists, overtaken, too_large
+from asyncflow.stores.line import (
+    Append,
+    Batch,
+    Creation,
+    Errand,
+    Line,
+    Release,
+    cut_off,
+    exists,
+    not_written,
+    overtaken,
+    too_large,
+)
 from asyncflow.stores.on_loop import OnLoop
-from asyncflow.stores.transactions import JointAppend, Kept, Overtaken, Result, commit
+from asyncflow.stores.transactions import Joint, JointAppend, Result, commit
 from asyncflow.stores.wal_lock import Taken
 
 T = TypeVar("T")
@@ -52,8 +63,6 @@ _LAZY_ROWS = 256
 _BATCH_BYTES = 8 << 20
 # From here on a lazy append waits like any other: memory is not where a slow disk should be made up for.
 _BACKLOG_BYTES = 32 << 20
-# Fewer, since others wait while their functions run.
-_BATCH_FUNCTIONS = 64
 # SQLite keeps a billion bytes at most.
 _LARGEST_BYTES = 900_000_000
 # What an append weighs besides its bytes.
@@ -80,9 +89,9 @@ class Writer:
         # Whether the lazy ones are due.
         self._is_due = False
         self._lazy_timer: asyncio.TimerHandle | None = None
-        self._joint: list[JointAppend] = []
+        self._joint = Joint(self._path)
         self._releases: list[Release] = []
-        self._errands: deque[Callable[[], Awaitable[None]]] = deque()
+        self._errands: deque[Errand] = deque()
         # What is being committed, until everybody in it has been told.
         self._batch: Batch | None = None
         # Lives while there is something to do. It starts in the turn of the loop after the one that asks for it, so
@@ -151,7 +160,7 @@ class Writer:
     ) -> asyncio.Future[Record | Failure]:
         """Take one record that *make* makes in the commit that keeps it; the future has it, or how *make* failed."""
         waiter: asyncio.Future[Record | Failure] = self._loop.create_future()
-        self._joint.append(JointAppend(line, make, encode, waiter))
+        self._joint.waiting.append(JointAppend(line, make, encode, waiter))
         self._begin()
         return waiter
 
@@ -172,26 +181,16 @@ class Writer:
             self.hurry()
             await asyncio.shield(append.watcher)
 
-    def run(self, errand: Callable[[LendableConnection], T], *, log_bytes: int = 0) -> asyncio.Future[T]:
+    def run(
+        self, work: Callable[[LendableConnection], T], *, log_bytes: int = 0, is_idempotent: bool = False
+    ) -> asyncio.Future[T]:
         """
-        Call *errand* with the connection, in its thread and between two batches, even if nobody waits for it any more;
-        *log_bytes* is how far the log may grow by it.
+        Call *work* with the connection, in its thread and between two batches, even if nobody waits for it any more;
+        *log_bytes* is how far the log may grow by it. What an interrupt has cut off is done again if it
+        *is_idempotent*, and a StoreError otherwise.
         """
         done: asyncio.Future[T] = self._loop.create_future()
-
-        async def go() -> None:
-            try:
-                # Not synced: whatever depends on it is committed, and then synced, behind it.
-                await self._sync(False)
-                result = await self._database.call(_do, errand)
-            except Exception as error:
-                if not done.done():
-                    done.set_exception(error)
-                return
-            if not done.done():
-                done.set_result(result)
-
-        self._errands.append(go)
+        self._errands.append(Errand(work, done, is_idempotent))
         self._log_bytes += _COMMIT_BYTES + log_bytes
         self._begin()
         return done
@@ -243,14 +242,16 @@ class Writer:
                 self._lazy_timer = None
             while self._has_work or await self._comes_more():
                 if self._errands:
-                    await self._errands.popleft()()
+                    await self._run(self._errands[0])
+                    self._errands.popleft()
+                # Before anything is committed on the loop: the thread may be at one that an interrupt has cut off.
+                if self._joint.waiting or self._joint.batch:
+                    await self._commit_joint()
                 if self._batch is None:
                     self._take()
                 if self._batch is not None:
                     await self._commit(self._batch)
                     self._batch = None
-                if self._joint:
-                    await self._commit_joint()
                 if self._log_bytes > CHECKPOINT_BYTES:
                     # Where it fails it is tried again 4 MiB later; what was appended is safe in the log.
                     self._log_bytes = 0
@@ -277,7 +278,8 @@ class Writer:
 
     @property
     def _has_work(self) -> bool:
-        return bool(self._batch or self._urgent or self._releases or self._errands or self._joint or self._is_due)
+        is_asked = self._batch or self._urgent or self._releases or self._errands or self._is_due
+        return bool(is_asked or self._joint.waiting or self._joint.batch)
 
     async def _comes_more(self) -> bool:
         """Look once more behind those who have just been told: most of them append again in this turn of the loop."""
@@ -314,6 +316,23 @@ class Writer:
         del self._releases[:_BATCH_ROWS]
         # What comes from here on may wait again.
         self._is_due = self._is_due and bool(pending)
+
+    async def _run(self, errand: Errand) -> None:
+        """Run an errand, and tell who has asked for it how that went."""
+        done = errand.done
+        try:
+            if errand.is_begun and not errand.is_idempotent:
+                raise await self._cut_off()
+            errand.is_begun = True
+            # Not synced: whatever depends on it is committed, and then synced, behind it.
+            await self._sync(False)
+            result = await self._database.call(errand.work)
+        except Exception as error:
+            if not done.done():
+                done.set_exception(error)
+        else:
+            if not done.done():
+                done.set_result(result)
 
     async def _commit(self, batch: Batch) -> None:
         """Commit *batch*, and tell everybody in it how that went."""
@@ -385,14 +404,14 @@ class Writer:
     def _lose(self, batch: Batch, error: Exception) -> None:
         """Tell everybody in a batch that it was not written."""
         for append in batch.appends:
-            self._fail(append, _as_store_error(error, self._path))
+            self._fail(append, not_written(error, self._path))
         if batch.appends:
             # It may be no fault of theirs: they are tried once more, alone.
             self._releases += batch.releases
             return
         for release in batch.releases:
             if not release.done.done():
-                release.done.set_exception(_as_store_error(error, self._path))
+                release.done.set_exception(not_written(error, self._path))
                 release.done.exception()  # who asked hears it at once, or has gone
 
     def _keep(self, batch: Batch, refused: Collection[Append]) -> None:
@@ -418,48 +437,32 @@ class Writer:
 
     async def _commit_joint(self) -> None:
         """Commit what is made in its own commit, as far as what was appended before it is settled."""
-        batch: list[JointAppend] = []
-        waiting: list[JointAppend] = []
-        for append in self._joint:
-            if append.line.error is not None:
-                append.answer(append.line.refusal())
-            else:
-                (batch if append.is_next and len(batch) < _BATCH_FUNCTIONS else waiting).append(append)
-        self._joint = waiting
-        if not batch:
-            return
+        joint, changes = self._joint, 0
         results: Mapping[JointAppend, Result]
         try:
-            await self._sync(any(append.line.durability == "full" for append in batch))
-            results, changes = await commit(self._database, batch)
+            if joint.batch:
+                raise await self._cut_off()
+            if not joint.take():
+                return
+            await self._sync(joint.is_synced)
+            results, changes = await commit(self._database, joint.batch)
         except Exception as error:
-            results, changes = dict.fromkeys(batch, error), 0
+            results = dict.fromkeys(joint.batch, error)
         # A guess at how much the log has grown: a page for each row.
-        self._log_bytes += _COMMIT_BYTES + _PAGE_BYTES * (changes + len(batch))
-        for append in batch:
-            line, result = append.line, results[append]
-            if isinstance(result, Kept):
-                line.next += 1
-                self._log_bytes += result.size_bytes
-                append.answer(result.record)
-            elif isinstance(result, Failure):
-                append.answer(result)
-            else:
-                if line.error is None:
-                    line.error = self._reason(line, result)
-                append.answer(line.refusal())
-
-    def _reason(self, line: Line, error: Exception) -> AsyncflowError:
-        if isinstance(error, Overtaken):
-            return overtaken(line.run_id, self._path)
-        return self._database.explain(error) if isinstance(error, sqlite3.Error) else _as_store_error(error, self._path)
+        self._log_bytes += _COMMIT_BYTES + _PAGE_BYTES * (changes + len(results)) + joint.tell(results)
 
     async def _sync(self, is_synced: bool) -> None:
         """Let commits from here on wait for the disk, or not."""
         if self._is_synced is not is_synced:
             self._is_synced = None
-            await self._database.call(_do, lambda connection: connection.execute(_LEVELS[is_synced]))
+            await self._database.call(LendableConnection.execute, _LEVELS[is_synced])
             self._is_synced = is_synced
+
+    async def _cut_off(self) -> StoreError:
+        """Return what to raise of what an interrupt has cut off, once it goes on in the connection's thread no more."""
+        with contextlib.suppress(StoreError):
+            await self._database.call(roll_back)
+        return cut_off(self._path)
 
     # --- Bad news ---------------------------------------------------------------------------------------------------
 
@@ -486,21 +489,6 @@ class Writer:
         return refused
 
 
-def _do(connection: LendableConnection, errand: Callable[[LendableConnection], T]) -> T:
-    roll_back(connection)
-    return errand(connection)
-
-
 def _copy_log(connection: LendableConnection) -> None:
     # Whatever a reader keeps from being copied now is copied next time.
     connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-
-
-def _as_store_error(error: Exception, path: str) -> StoreError:
-    if isinstance(error, StoreError):
-        return error
-    found = StoreError(
-        f"journal {path!r} could not be written, for a reason that is a bug of asyncflow: {error!r}", path=path
-    )
-    found.__cause__ = error
-    return found

@@ -16,12 +16,12 @@ import pytest
 
 from asyncflow.codec import Codec
 from asyncflow.errors import StoreError
-from asyncflow.stores import commit, database, line, owners, wal_lock, writer
+from asyncflow.stores import claims, commit, database, line, owners, transactions, wal_lock, writer
 from asyncflow.stores.sqlite import SqliteJournal, SqliteStore
-from tests.stores.journals import append, create, disturbed, failed, numbers, over
+from tests.stores.journals import append, create, disturbed, failed, note, numbers, over
 
 COMMITTING = (commit, owners, wal_lock)
-WRITING = (*COMMITTING, database, line, writer)
+WRITING = (*COMMITTING, claims, database, line, transactions, writer)
 
 
 class Interrupt:
@@ -200,3 +200,99 @@ def test_an_interrupt_anywhere_in_the_writer_tears_no_journal_and_hangs_nobody(t
                 assert answer is not None or 1 in kept
         assert place > 60, "a writer has more lines than that"
         runner.run(session.store.close())
+
+
+async def _resume(store: SqliteStore, run_id: str) -> None:
+    """Take a run up that nobody goes on with, and go on with it."""
+    journal = await store.claim(run_id)
+    await append(journal, 7)
+    await journal.release()
+    assert (await numbers(store, run_id))[-1] == 7
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        pytest.param(lambda store, run_id: store.claim(run_id), id="claim"),
+        pytest.param(lambda store, run_id: store.save_plan(run_id, lambda: b"plan", run_id=run_id), id="plan"),
+        pytest.param(lambda store, run_id: store.request(run_id, "cancel", "why not"), id="request"),
+    ],
+)
+def test_an_interrupt_within_an_errand_hangs_nobody_and_leaves_a_run_that_can_be_resumed(
+    tmp_path: Path, ask: Callable[[SqliteStore, str], Coroutine[Any, Any, Any]]
+) -> None:
+    """Whoever asked hears that it was done, or that nobody knows; and the next one who asks is served."""
+    with asyncio.Runner() as runner:
+        session = Session(tmp_path / "runs.db", runner)
+        place, has_come = 0, True
+        while has_come:
+            place += 1
+            runner.run(session.make(f"run-{place}", "process").release())
+            interrupt = Interrupt(place, WRITING)
+            doing = session.do(ask(session.store, f"run-{place}"), interrupt)
+            has_come = interrupt.has_come
+            if doing.exception() is not None:
+                assert isinstance(doing.exception(), (KeyboardInterrupt, StoreError))
+            elif doing.result() is not None:
+                runner.run(doing.result().release())
+            runner.run(_resume(session.store, f"run-{place}"))
+        assert place > 20, "an errand has more lines than that"
+        runner.run(session.store.close())
+
+
+def test_an_interrupt_within_a_joint_commit_hangs_nobody_and_loses_nothing_that_was_told(tmp_path: Path) -> None:
+    """Whether the record is there is for the file to say, and for nobody to guess; the run stops and is resumed."""
+
+    async def both(one: SqliteJournal, other: SqliteJournal) -> list[Any]:
+        made = [journal.append_with(lambda _: (note(1), {})) for journal in (one, other)]
+        return await asyncio.gather(*made, return_exceptions=True)
+
+    with asyncio.Runner() as runner:
+        session = Session(tmp_path / "runs.db", runner)
+        place, has_come = 0, True
+        while has_come:
+            place += 1
+            names = [f"one-{place}", f"other-{place}"]
+            journals = [session.make(name, "process") for name in names]
+            interrupt = Interrupt(place, WRITING)
+            doing = session.do(both(*journals), interrupt)
+            has_come = interrupt.has_come
+            told = doing.result() if doing.exception() is None else [doing.exception()] * 2
+            for name, journal, answer in zip(names, journals, told, strict=True):
+                if answer == note(1):
+                    runner.run(append(journal, 2))
+                    assert runner.run(numbers(session.store, name)) == [0, 1, 2]
+                else:
+                    assert isinstance(answer, (KeyboardInterrupt, StoreError))
+                with contextlib.suppress(StoreError):
+                    runner.run(journal.release())
+                runner.run(_resume(session.store, name))
+        assert place > 20, "a commit has more lines than that"
+        runner.run(session.store.close())
+
+
+def test_an_interrupt_within_the_closing_of_a_store_leaves_runs_that_nobody_owns(tmp_path: Path) -> None:
+    """It is a signal that closes most of them, and a second one comes at times."""
+
+    place, has_come = 0, True
+    while has_come:
+        place += 1
+        with asyncio.Runner() as runner:
+            session = Session(tmp_path / "runs.db", runner)
+            session.make(f"run-{place}", "process")
+            interrupt = Interrupt(place, (claims, writer))
+            closing = runner.get_loop().create_task(session.store.close())
+            with interrupt, contextlib.suppress(KeyboardInterrupt):
+                runner.run(over(closing))
+            # It comes out of the task that closes, and then of the one that waits for that.
+            with contextlib.suppress(KeyboardInterrupt):
+                runner.run(over(closing))
+            assert closing.done(), "it waits for ever"
+            has_come = interrupt.has_come
+            other = SqliteStore(tmp_path / "runs.db", codec=Codec())
+            runner.run(other.open())
+            info = runner.run(other.info(f"run-{place}"))
+            assert info.owner is None or isinstance(closing.exception(), KeyboardInterrupt)
+            runner.run(_resume(other, f"run-{place}"))
+            runner.run(other.close())
+    assert place > 10
