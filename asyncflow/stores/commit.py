@@ -48,11 +48,12 @@ _CREATE_RUNS = (
     "SELECT *, 0, 0 FROM (VALUES {rows}) AS v WHERE v.column1 IS NOT NULL ON CONFLICT(id) DO NOTHING"
 )
 _RUN_COLUMNS = 11
-# Under our epoch, so a run that was overtaken stays with who has it now.
+# Ours and under our epoch, so a run that was overtaken stays with who has it now.
 _RELEASE_RUNS = (
-    "UPDATE runs SET owner = NULL FROM (VALUES {rows}) AS v WHERE runs.key = v.column1 AND runs.epoch = v.column2"
+    "UPDATE runs SET owner = NULL FROM (VALUES {rows}) AS v "
+    "WHERE runs.key = v.column1 AND runs.epoch = v.column2 AND runs.owner = v.column3"
 )
-_RELEASE_COLUMNS = 2
+_RELEASE_COLUMNS = 3
 # The last key that was ever given to a run, be it there or not.
 _LAST_KEY = "SELECT seq FROM sqlite_sequence WHERE name = 'runs'"
 
@@ -95,7 +96,7 @@ def write(
         if heard:
             connection.execute(FORGET, (json.dumps(heard), owner))
         if releases:
-            _release(connection, releases)
+            _release(connection, releases, owner)
     return refused
 
 
@@ -184,8 +185,8 @@ def _insert(connection: LendableConnection, appends: Sequence[Append]) -> int:
     return _execute_multiple(connection, _INSERT_RECORDS, _RECORD_COLUMNS, rows)
 
 
-def _release(connection: LendableConnection, lines: Sequence[Line]) -> None:
-    rows = [part for line in lines for part in (line.key, line.epoch)]
+def _release(connection: LendableConnection, lines: Sequence[Line], owner: int) -> None:
+    rows = [part for line in lines for part in (line.key, line.epoch, owner)]
     _execute_multiple(connection, _RELEASE_RUNS, _RELEASE_COLUMNS, rows)
 
 

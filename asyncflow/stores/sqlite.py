@@ -311,7 +311,9 @@ class SqliteStore:
         """Wait until *line* is ours. If the caller is cancelled meanwhile nobody holds it, so it is given up again."""
 
         def give_up(done: asyncio.Future[T]) -> None:
-            if not done.cancelled() and done.exception() is None and self._writer is not None:
+            if done.cancelled() or done.exception() is not None or self._writer is None:
+                return
+            if done.result() is not False:  # else somebody was quicker, and would be under our epoch
                 self._writer.release(line).add_done_callback(_ignore)
 
         try:

@@ -133,6 +133,40 @@ def test_a_creator_who_goes_away_leaves_alone_whose_id_it_wanted(tmp_path: Path,
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("is_same", [False, True])
+def test_a_claimant_who_was_beaten_and_goes_away_leaves_the_run_to_the_winner(tmp_path: Path, is_same: bool) -> None:
+    """Both looked at one epoch, so both would have the next one; the winner's work must not be anyone's to repeat."""
+
+    async def main() -> None:
+        async with opened(tmp_path / "runs.db") as store, opened(tmp_path / "runs.db") as another:
+            await (await create(store, "r")).release()
+            other = store if is_same else another
+            reader = other._reader
+            assert reader is not None
+            standing, winner, looked = reader.standing, [], asyncio.Event()
+
+            async def look(run_id: str) -> Any:
+                found = await standing(run_id)
+                reader.standing = standing  # type: ignore[method-assign]
+                winner.append(await store.claim(run_id))
+                looked.set()
+                return found
+
+            reader.standing = look  # type: ignore[method-assign]
+            claiming = asyncio.ensure_future(other.claim("r"))
+            await looked.wait()
+            await asyncio.sleep(0)
+            claiming.cancel()
+            await asyncio.wait([claiming])
+            await writer_of(other).drain()
+            assert claiming.cancelled()
+            info = await store.info("r")
+            assert info.owner is not None
+            await append(winner[0], 1)
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_what_was_asked_is_done_although_the_asker_has_gone(tmp_path: Path, fails: bool) -> None:
     """Cut off between two statements it would leave half of itself to all who come later."""
