@@ -76,6 +76,10 @@ class Standing:
         return None
 
 
+class LostBlob(StoreError):
+    """A blob is not there, or not as it was written."""
+
+
 class Reader:
     """Reads listings, records, blobs and plans. Each statement sees the file as it was at one moment."""
 
@@ -287,10 +291,10 @@ class Reader:
         """Return the bytes of a blob, checked against their digest."""
         rows = await self._database.fetch("SELECT CAST(body AS BLOB) FROM blobs WHERE digest = ?", (digest,))
         if not rows:
-            raise StoreError(f"journal {self._shown!r} has no blob {digest!r}", path=self._shown)
+            raise LostBlob(f"journal {self._shown!r} has no blob {digest!r}", path=self._shown)
         body = rows[0][0]
         if type(body) is not bytes or digest_of(body) != digest:
-            raise StoreError(
+            raise LostBlob(
                 f"blob {digest!r} in journal {self._shown!r} is damaged; restore the file from a backup",
                 path=self._shown,
             )

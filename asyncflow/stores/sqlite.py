@@ -32,7 +32,7 @@ from asyncflow.stores.line import Line
 from asyncflow.stores.owners import OwnerLocks
 from asyncflow.stores.pulse import LEASE
 from asyncflow.stores.purge import Purge
-from asyncflow.stores.reader import Reader, process
+from asyncflow.stores.reader import LostBlob, Reader, process
 from asyncflow.stores.wal_lock import WalLock
 from asyncflow.stores.writer import CHECKPOINT_BYTES, Writer
 
@@ -77,10 +77,10 @@ class SqliteJournal:
         return await self._store.records_of(self._line)
 
     async def blob(self, digest: str) -> bytes:
-        """Return the bytes of a blob, checked against their digest."""
+        """Return the bytes of a blob, checked against their digest; raise CorruptRecord where they are lost."""
         try:
             return await self._store.read_blob(digest)
-        except StoreError as error:
+        except LostBlob as error:
             raise CorruptRecord(
                 f"run {self.run_id!r} needs a value that is lost: {error}",
                 path=self._store.location,

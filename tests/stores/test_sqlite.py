@@ -137,6 +137,29 @@ def test_damaged_blobs_plans_and_states_are_named(tmp_path: Path) -> None:
 # --- Disks ----------------------------------------------------------------------------------------------------------
 
 
+def test_a_blob_that_cannot_be_read_now_is_not_called_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody tries to resume a run again whose values are lost; a disk may fail for a moment."""
+    body = b"x" * 100_000
+    fetch, failures = Database.fetch, [StoreError("the disk reports an error")]
+
+    async def failing(self: Database, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
+        if "FROM blobs" in sql and failures:
+            raise failures.pop()
+        return await fetch(self, sql, parameters)
+
+    async def main() -> None:
+        async with opened(tmp_path / "runs.db") as store:
+            journal = await create(store, "r")
+            await append(journal, 1, blobs={digest_of(body): body})
+            monkeypatch.setattr(Database, "fetch", failing)
+            with pytest.raises(StoreError, match="the disk reports an error") as caught:
+                await journal.blob(digest_of(body))
+            assert not isinstance(caught.value, CorruptRecord)
+            assert await journal.blob(digest_of(body)) == body
+
+    asyncio.run(main())
+
+
 async def fill(store: SqliteStore) -> Callable[[], Any]:
     """Let the disk be full from now on; call what is returned to make room."""
     database = store._database
