@@ -67,7 +67,8 @@ class Append:
     """
     One record on its way, and for the first of a run what makes the run exist.
 
-    ``waiter`` is the appender's and may be cancelled; ``watcher`` is for who waits for its end, whatever that is.
+    ``waiter`` is the appender's and may be cancelled; ``watcher`` is for who waits for its end, whatever that is. Once
+    it is kept it has neither its ``body`` nor its ``blobs`` any more.
     """
 
     line: Line

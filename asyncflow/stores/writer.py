@@ -71,6 +71,7 @@ _PAGE_BYTES = 4096
 # What any commit adds to the log.
 _COMMIT_BYTES = 2 * _PAGE_BYTES
 
+_NO_BLOBS: Mapping[str, bytes] = {}
 _LEVELS = {True: "PRAGMA synchronous = FULL", False: "PRAGMA synchronous = NORMAL"}
 
 
@@ -427,6 +428,8 @@ class Writer:
                 if waiting is not None and not waiting.done():
                     waiting.set_result(None)
             append.is_settled = True  # at last: one that is told twice hears it once
+            # Its line, and the connection's thread, hold on to it until there is another.
+            append.body, append.blobs = b"", _NO_BLOBS
         for release in batch.releases:
             if not release.done.done():
                 release.done.set_result(None)

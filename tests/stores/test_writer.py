@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import repeat
@@ -655,3 +657,27 @@ def test_a_run_that_has_ended_and_cannot_be_given_up_gives_its_value(
 
     asyncio.run(main())
     assert "could not be given up" in caplog.text
+
+
+@pytest.mark.parametrize("durability", ["process", "full", "lazy"])
+def test_what_is_in_the_file_leaves_memory(tmp_path: Path, durability: str) -> None:
+    """A run may wait for days behind a large value."""
+    body = b"x" * 100_000
+
+    class Blobs(dict[str, bytes]):
+        """What can be watched as it goes, unlike bytes."""
+
+    async def main() -> None:
+        async with opened(tmp_path / "runs.db") as store:
+            journal = await create(store, "r", durability=durability)
+            blobs = Blobs({digest_of(body): body})
+            left = weakref.ref(blobs)
+            await append(journal, 1, blobs=blobs)
+            await journal.settle()
+            del blobs
+            assert store._writer is not None
+            await store._writer.drain()
+            gc.collect()
+            assert left() is None
+
+    asyncio.run(main())
