@@ -146,7 +146,8 @@ def _create(connection: LendableConnection, creations: Sequence[Append], owner: 
             if not connection.execute("SELECT 1 FROM runs WHERE key = ?", (append.line.key,)).fetchall():
                 append.line.key = 0
                 refused.add(append)
-    for each in {each.new.plan: each for append in creations if (each := append.creation) is not None}.values():
+    kept = [append.creation for append in creations if append.creation is not None and append not in refused]
+    for each in {creation.new.plan: creation for creation in kept}.values():
         _keep_plan(connection, each.new.plan, each.plan, each.plan_again)
     return refused
 

@@ -140,6 +140,20 @@ def test_a_plan_that_was_purged_is_recorded_again_for_the_next_run(tmp_path: Pat
     asyncio.run(main())
 
 
+def test_a_run_that_is_refused_leaves_no_plan_behind(tmp_path: Path) -> None:
+    """No purge would find it: a plan goes with the last run that uses it."""
+
+    async def main() -> None:
+        async with opened(tmp_path / "runs.db") as store:
+            await end(store, "a", plan="plan")
+            with pytest.raises(af.RunExists):
+                await end(store, "a", plan="another plan")
+            assert await purged(store) == ["a"]
+
+    asyncio.run(main())
+    assert not any(counts(tmp_path / "runs.db").values())
+
+
 def test_who_reads_a_run_while_it_is_purged_hears_that_it_is_gone(tmp_path: Path) -> None:
     """Half a journal must never look like a damaged one."""
 
