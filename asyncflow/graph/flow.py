@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, Protocol, Self, TypeVar, Unpack, cast, overload
 
+from asyncflow.codec.leaves import is_text
 from asyncflow.errors import AsyncflowError, DeclarationError
 from asyncflow.graph.builder import Builder, building, call_in_builder
 from asyncflow.graph.compile import Compiled, compile_flow
@@ -206,7 +207,9 @@ def reference_to(found: Any, place: str | None) -> str | None:
             place = str(Path(file).resolve())
         else:
             return None
-    return f"{place}:{attribute}"
+    found_by = f"{place}:{attribute}"
+    # The name of a script's file may be bytes that no journal can keep as a text.
+    return found_by if is_text(found_by) else None
 
 
 # --- Builders ---------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -371,6 +372,28 @@ def test_a_flow_of_a_script_is_recorded_by_its_path(tmp_path: Path) -> None:
     )
     assert done.stdout.strip() == f"{script.resolve()}:run"
     assert perform(find_flow(done.stdout.strip()), {"x": 1}) == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems let no file be named so")
+def test_a_flow_of_a_script_whose_name_is_no_text_runs_and_has_no_reference(tmp_path: Path) -> None:
+    """A journal keeps texts, and must not refuse every run for the name of a file."""
+    script = tmp_path / os.fsdecode(b"job-\xff.py")
+    script.write_text(
+        "import asyncio, sys\nimport asyncflow as af\n"
+        "@af.task\ndef inc(x: int) -> int: return x + 1\n@af.flow\ndef run(x: int) -> int: return inc(x)\n"
+        "async def main():\n"
+        "    async with af.Engine(sys.argv[1]) as engine: print(await engine.run(run, {'x': 1}), run.ref)\n"
+        "asyncio.run(main())\n"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "runs.db")],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": str(root)},
+    )
+    assert done.stdout.strip() == "2 None"
 
 
 def test_a_pattern_in_a_builder_gives_its_mapping() -> None:
