@@ -21,7 +21,7 @@ async def heed(store: Store, runs: Mapping[str, Run[Any]]) -> None:
     while True:
         await asyncio.sleep(HEARTBEAT)
         try:
-            requests = await store.beat()
+            requests = await store.beat(runs.keys())
         except Exception:  # also one that the store did not expect: without a heartbeat nothing asked is ever done
             log.exception("the heartbeat could not be written")
             continue

@@ -246,8 +246,11 @@ class Store(Protocol):
         """Leave word for the owner of a run, also for the next one, but not for one that starts it over."""
         ...
 
-    async def beat(self) -> list[Request]:
-        """Return what has been asked of this owner's runs, and what has befallen them, since the last beat."""
+    async def beat(self, runs: Collection[str] | None = None) -> list[Request]:
+        """
+        Return what has been asked of this owner's *runs*, or of all that it owns, and what has befallen them, since the
+        last beat. What is asked of others waits until they are among them.
+        """
         ...
 
 

@@ -251,14 +251,15 @@ class MemoryStore:
         if shelf.owner is not None or not shelf.state.is_ended:  # else it is over, and must not meet a reset
             self._requests.append(Request(run_id, kind, reason))
 
-    async def beat(self) -> list[Request]:
-        """Return what has been asked, since the last beat, of the runs that have an owner."""
+    async def beat(self, runs: Collection[str] | None = None) -> list[Request]:
+        """Return what has been asked, since the last beat, of the runs that have an owner, or of *runs* among them."""
         mine: list[Request] = []
         others: list[Request] = []
         for request in self._requests:
             shelf = self._shelves.get(request.run_id)
             if shelf is not None:
-                (others if shelf.owner is None else mine).append(request)
+                is_due = shelf.owner is not None and (runs is None or request.run_id in runs)
+                (mine if is_due else others).append(request)
         self._requests = others
         return mine
 

@@ -429,9 +429,10 @@ class SqliteStore:
         key = (await reader.standing(run_id)).key
         await writer.run(lambda connection: claims.ask(connection, key, kind, words))
 
-    async def beat(self) -> list[Request]:
+    async def beat(self, runs: Collection[str] | None = None) -> list[Request]:
         """
-        Return what has been asked of this owner's runs since the last beat, and which of them another has taken over.
+        Return what has been asked of this owner's *runs*, or of all that it owns, since the last beat, and which runs
+        another has taken over.
 
         That it lives is shown by a thread of its own. Where nothing was asked, nothing is written here.
 
@@ -448,8 +449,9 @@ class SqliteStore:
         asked, ours = await reader.heartbeat(self._owner)
         found: list[Request] = []
         for key, run_id, kind, reason in asked:
-            self._heard.setdefault(run_id, []).append(key)
-            found.append(Request(run_id, kind, reason))
+            if runs is None or run_id in runs:
+                self._heard.setdefault(run_id, []).append(key)
+                found.append(Request(run_id, kind, reason))
         for line in lines:
             if ours.get(line.key) != line.epoch and not line.is_released:
                 writer.overtaken(line)

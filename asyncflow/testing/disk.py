@@ -425,9 +425,11 @@ class SimulatedStore:
         if file.owner is not None or not file.state.is_ended:
             self.disk.requests.append(Request(run_id, kind, reason))
 
-    async def beat(self) -> list[Request]:
-        """Return what has been asked, since the last beat, of this store's runs."""
+    async def beat(self, runs: Collection[str] | None = None) -> list[Request]:
+        """Return what has been asked, since the last beat, of this store's runs, or of *runs* among them."""
         mine = {journal.run_id for journal in self._journals if journal.is_owner}
+        if runs is not None:
+            mine.intersection_update(runs)
         asked = [request for request in self.disk.requests if request.run_id in mine]
         self.disk.requests = [request for request in self.disk.requests if request.run_id not in mine]
         return asked

@@ -669,12 +669,12 @@ def test_a_heartbeat_goes_on_after_any_failure(caplog: pytest.LogCaptureFixture,
             one = await engine.start(behind(door), run_id="r")
             beat, beats = engine._store.beat, 0
 
-            async def fails_once() -> Any:
+            async def fails_once(runs: Any) -> Any:
                 nonlocal beats
                 beats += 1
                 if beats == 1:
                     raise OSError("no more files")
-                return await beat()
+                return await beat(runs)
 
             engine._store.beat = fails_once  # type: ignore[method-assign]
             await engine._store.request("r", "cancel", "from elsewhere")
