@@ -113,6 +113,9 @@ class RunMachine(Intake):
             commands.append(hopeless)
             return
         ready, self.ready = self.ready, []
+        if self._halts:
+            # What waited for a task that a changed flow has put before it, and whose flow has failed meanwhile.
+            ready = [task for task in ready if not self.is_halted(task)]
         if self._remaking:
             held = {task for task in ready if self._reads_remaking(task)}
             self._held.extend(task for task in ready if task in held)

@@ -7,6 +7,7 @@ Each is one call in the connection's thread, so that nobody waits for a busy loo
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -21,20 +22,25 @@ from asyncflow.stores.owners import OwnerLocks
 
 def become_owner(connection: LendableConnection, locks: OwnerLocks, lease: float) -> int:
     """Make a new owner, which lives as long as *locks* hold it, and return its key."""
-    # Locked before anyone can see the row: nobody may find it, see a free lock, and take us for dead.
-    with transaction(connection):
-        [(key,)] = connection.execute(
-            "INSERT INTO owners(host, pid, beat, started) VALUES (?, ?, 0, ?) RETURNING key",
-            (socket.gethostname(), os.getpid(), time.time()),
-        ).fetchall()
-        locks.hold(key, lease=lease)
-        # The row of a dead owner is kept only to name it in listings of what it left.
-        idle = connection.execute(
-            "SELECT key FROM owners AS o WHERE key <> ? AND NOT EXISTS (SELECT 1 FROM runs WHERE owner = o.key)", (key,)
-        ).fetchall()
-        for (other,) in idle:
-            if not locks.is_held(other):
-                connection.execute("DELETE FROM owners WHERE key = ?", (other,))
+    with contextlib.ExitStack() as otherwise:
+        with transaction(connection):
+            [(key,)] = connection.execute(
+                "INSERT INTO owners(host, pid, beat, started) VALUES (?, ?, 0, ?) RETURNING key",
+                (socket.gethostname(), os.getpid(), time.time()),
+            ).fetchall()
+            # The next to be given this key may be another process.
+            otherwise.callback(locks.let_go, key)
+            # Locked before anyone can see the row: nobody may find it, see a free lock, and take us for dead.
+            locks.hold(key, lease=lease)
+            # The row of a dead owner is kept only to name it in listings of what it left.
+            idle = connection.execute(
+                "SELECT key FROM owners AS o WHERE key <> ? AND NOT EXISTS (SELECT 1 FROM runs WHERE owner = o.key)",
+                (key,),
+            ).fetchall()
+            for (other,) in idle:
+                if not locks.is_held(other):
+                    connection.execute("DELETE FROM owners WHERE key = ?", (other,))
+        otherwise.pop_all()  # it is ours
     return int(key)
 
 

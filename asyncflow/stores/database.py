@@ -345,6 +345,13 @@ def _connection(address: str) -> _Connection:
     return made[0]
 
 
+def not_sqlite(shown: str) -> NotAJournal:
+    """Return what to raise of a file that SQLite did not make."""
+    return NotAJournal(
+        f"{shown!r} is not an SQLite file, so it is not a journal; give the path of another file", path=shown
+    )
+
+
 def _text(body: bytes) -> str:
     return body.decode(errors="backslashreplace")
 
@@ -362,9 +369,7 @@ def in_plain_words(error: BaseException, path: str) -> StoreError:
     """Return what to raise of an error of SQLite's at the journal that is shown as *path*."""
     code = _code(error)
     if code == sqlite3.SQLITE_NOTADB:
-        return NotAJournal(
-            f"{path!r} is not an SQLite file, so it is not a journal; give the path of another file", path=path
-        )
+        return not_sqlite(path)
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StoreError(
             f"journal {path!r} has been locked by another process for {PATIENCE:g} s; let that process finish or "

@@ -12,7 +12,7 @@ import sqlite3
 from pathlib import Path
 
 from asyncflow.errors import NotAJournal, SchemaTooNew, StoreError
-from asyncflow.stores.database import LendableConnection, in_plain_words, transaction
+from asyncflow.stores.database import LendableConnection, in_plain_words, not_sqlite, transaction
 from asyncflow.stores.owners import SUFFIX
 
 APPLICATION_ID = 0x61666C77
@@ -97,6 +97,7 @@ STEPS: tuple[tuple[str, ...], ...] = (
 VERSION = len(STEPS)
 """The schema version that this asyncflow writes."""
 
+_HEADER_BYTES = 100
 _STATEMENTS = "SELECT type, name, tbl_name, sql FROM sqlite_master"
 
 
@@ -112,9 +113,10 @@ def check_header(path: str, shown: str) -> None:
     """
     file, owners = Path(path), Path(path + SUFFIX)
     try:
-        is_empty = not file.stat().st_size
+        size_bytes = file.stat().st_size
     except OSError:
         return  # absent, or SQLite says why it cannot be opened
+    is_empty = not size_bytes
     if is_empty and owners.exists() and owners.stat().st_size:
         # An owner counts in it once the journal has been made, so this was one.
         raise NotAJournal(
@@ -125,6 +127,8 @@ def check_header(path: str, shown: str) -> None:
     if is_empty or Path(path + "-journal").exists():
         # A rollback journal beside it: someone died while writing. SQLite must put that right before anyone can look.
         return
+    if size_bytes < _HEADER_BYTES:
+        raise not_sqlite(shown)  # SQLite would take some of them for empty
     try:
         # By SQLite: whoever else closes a file drops every POSIX lock that this process has on it, also those of the
         # application's own connections. As immutable it takes none, and has a look at nothing but this file.

@@ -9,6 +9,7 @@ import random
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,19 @@ def test_a_failing_disk_costs_no_run(tmp_path: Path, name: str, fault: Fault) ->
     """Disks fail at the worst moment; afterwards a run is where it was, or further."""
     rng = random.Random(f"{name} {fault.name}")
     _everywhere(tmp_path, CASES[name], fault, "full", lambda n: rng.random() < 0.06)
+
+
+def test_an_opening_that_is_tried_again_leaves_no_pulse_behind(tmp_path: Path) -> None:
+    """It would write to whatever file is given the descriptor next, and hold the lock of another process's owner."""
+
+    async def open_and_close() -> None:
+        async with af.Engine(tmp_path / "runs.db"):
+            pass
+
+    for n in range(1, 40):
+        with installed(Disk(Fault("busy", sqlite3.SQLITE_BUSY), n)):
+            asyncio.run(open_and_close())
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("asyncflow pulse")]
 
 
 @pytest.mark.slow

@@ -376,3 +376,21 @@ def test_a_flow_that_starts_over_behind_a_no_that_is_new_is_skipped() -> None:
     tasks = [plan.index(f"g/{name}") for name in ("times", "a", "b")]
     machine.apply(m.FlowStartedOver(1, tasks))
     assert m.Skip(tasks[0]) in machine.due()
+
+
+def test_a_controller_that_is_new_is_not_started_once_its_flow_has_failed() -> None:
+    """What comes before it had still to run then; once it has, the controller is asked."""
+    stage = Stage(af.linear("f", af.linear("g", t("a"), t("b")))).play(most=1)
+    stage.answer()
+    stage.tell(m.AttemptStarted(1, 1))
+    flow = af.linear("f", t("new"), ruled(t("a"), t("b")))
+    new, _, _, b = range(4)
+    machine = adopted(stage, flow, m.AttemptLost(b, "crash"))
+    assert machine.due() == [m.Start(new, 1), m.Start(b, 2)]
+    for event in (m.AttemptStarted(new, 1), m.AttemptStarted(b, 2), m.AttemptFailed(b, af.Failure(OSError()), False)):
+        machine.apply(event)
+    assert machine.due() == [m.GiveUp(b)]
+    machine.apply(m.TaskFailed(b))
+    assert machine.due() == []
+    machine.apply(m.AttemptSucceeded(new, None))
+    assert machine.due() == [m.Decide(1)]

@@ -28,10 +28,11 @@ def beside(path: Path) -> list[str]:
     return sorted(each.name for each in path.parent.iterdir())
 
 
-def test_a_file_that_is_not_sqlite_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
-    """A mistyped path must not cost anyone a file."""
+@pytest.mark.parametrize("text", ["id,total\n" * 100, "S"])
+def test_a_file_that_is_not_sqlite_is_refused_and_left_as_it_is(tmp_path: Path, text: str) -> None:
+    """A mistyped path must not cost anyone a file, be it one that SQLite takes for empty."""
     path = tmp_path / "orders.csv"
-    path.write_text("id,total\n" * 100)
+    path.write_text(text)
     before = path.read_bytes()
     with pytest.raises(NotAJournal, match=r"'.*orders\.csv' is not an SQLite file.*another file"):
         open_and_close(path)
