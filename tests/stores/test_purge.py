@@ -230,8 +230,6 @@ def test_a_purge_that_dies_at_any_statement_leaves_whole_runs_and_is_finished_by
         assert store._database is not None and store._reader is not None
         # As the end of a process would: whatever is not committed is lost.
         await store._reader.close()
-        if store._database._connection.in_transaction:
-            await store._database.fetch("ROLLBACK")
         await store._database.close()
         assert store._locks is not None
         store._locks.let_go(store._owner)
