@@ -97,5 +97,5 @@ class Adoption(Choices):
         said = {name: self.answers[index] for index, name in enumerate(old.guard_names()) if index in self.answers}
         self.answers = {index: said[name] for index, name in enumerate(plan.guard_names()) if name in said}
         for index, guard in enumerate(plan.guards):
-            if guard.scope >= 0 and any(self.started[task] for task in plan.span(guard.scope)):
+            if guard.scope >= 0 and self._has_begun_in(guard.scope):
                 self.answers.setdefault(index, True)  # what has begun is not skipped any more

@@ -77,9 +77,12 @@ class Choices(Calm):
     def _has_begun(self, task: int) -> bool:
         """Whether *task* has started, or is the controller of a flow that was begun when it had none."""
         scope = self.plan.scope_of[task]
-        if self.started[task] or self.plan.scopes[scope].controller != task:
-            return self.started[task] > 0
-        return any(self.started[one] for one in self.plan.span(scope))
+        is_controller = self.plan.scopes[scope].controller == task
+        return self._has_begun_in(scope) if is_controller else self.started[task] > 0
+
+    def _has_begun_in(self, scope: int) -> bool:
+        """Whether anything in the flow at *scope* has started."""
+        return any(self.started[task] for task in self.plan.span(scope))
 
     def _marked(self) -> dict[int, None]:
         """Return what noes reach, where all conditions of a place have been answered, and is still to be skipped."""

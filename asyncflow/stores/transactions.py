@@ -102,6 +102,11 @@ class Joint:
     batch: list[JointAppend] = attrs.field(factory=list)
 
     @property
+    def has_work(self) -> bool:
+        """Whether there is something to commit, or somebody to be told."""
+        return bool(self.waiting or self.batch)
+
+    @property
     def is_synced(self) -> bool:
         """Whether the disk is to be waited for."""
         return any(append.line.durability == "full" for append in self.batch)

@@ -246,7 +246,7 @@ class Writer:
                     await self._run(self._errands[0])
                     self._errands.popleft()
                 # Before anything is committed on the loop: the thread may be at one that an interrupt has cut off.
-                if self._joint.waiting or self._joint.batch:
+                if self._joint.has_work:
                     await self._commit_joint()
                 if self._batch is None:
                     self._take()
@@ -280,7 +280,7 @@ class Writer:
     @property
     def _has_work(self) -> bool:
         is_asked = self._batch or self._urgent or self._releases or self._errands or self._is_due
-        return bool(is_asked or self._joint.waiting or self._joint.batch)
+        return bool(is_asked or self._joint.has_work)
 
     async def _comes_more(self) -> bool:
         """Look once more behind those who have just been told: most of them append again in this turn of the loop."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from asyncflow import messages as m
 from asyncflow.graph.controller import Times
 from asyncflow.graph.pattern import linear, unordered
 from asyncflow.graph.policy import Retry
+from asyncflow.graph.task import FunctionTask
 from asyncflow.machine.run import RunMachine
 from tests.machine.flows import PLAN, failure, task
 
@@ -78,24 +81,31 @@ def test_a_revert_that_began_when_the_run_turned_round_is_not_handed_out_again()
     assert not machine.wants(2, 2, is_revert=True), "it failed for good"
 
 
-def test_a_flow_that_is_undone_alone_leaves_alone_what_was_to_run_again() -> None:
-    """One flow is about to run again when another gives up, which alone is undone: then the run ends, to be resumed."""
-    g = linear("g", task("a"), task("b", revert_retry=Retry(2)), retry=Times(2))
+def given_up_beside(*tasks: FunctionTask[..., Any]) -> RunMachine:
+    """Return a run in which a flow gives up alone while one of *tasks*, whose last is being undone, is to run again."""
+    g = linear("g", *tasks, retry=Times(2))
     h = linear("h", task("c"), retry=Times(1), revert_scope="flow")
     machine = begun(unordered("f", g, h))
-    ruler, a, b, other, c = range(5)
-    for number in (ruler, a, other):
+    ruler, *done, failing, other, c = range(len(tasks) + 3)
+    for number in (ruler, *done, other):
         machine.apply(m.AttemptStarted(number, 1))
         machine.apply(m.AttemptSucceeded(number, 1))
-    for number in (b, c):
+    for number in (failing, c):
         machine.apply(m.AttemptStarted(number, 1))
         machine.apply(m.AttemptFailed(number, failure(), retriable=False))
         machine.due()
         machine.apply(m.TaskFailed(number))
-        if number == b:
+        if number == failing:
             machine.apply(m.ControllerAnswered(1, "retry"))
-            machine.apply(m.RevertStarted(b, 1))
+            machine.apply(m.RevertStarted(failing, 1))
     machine.apply(m.ControllerAnswered(2, "revert"))
+    return machine
+
+
+def test_a_flow_that_is_undone_alone_leaves_alone_what_was_to_run_again() -> None:
+    """One flow is about to run again when another gives up, which alone is undone: then the run ends, to be resumed."""
+    machine = given_up_beside(task("a"), task("b", revert_retry=Retry(2)))
+    _, a, b, other, c = range(5)
     for number in (c, other):
         assert m.Revert(number, 1) in machine.due()
         machine.apply(m.RevertStarted(number, 1))
@@ -116,22 +126,8 @@ def test_a_flow_that_is_undone_alone_leaves_alone_what_was_to_run_again() -> Non
 
 def test_a_revert_that_was_begun_for_another_flow_and_failed_is_tried_again() -> None:
     """By a resume, as any that failed; only then does the run go forward, in an execution of its own."""
-    g = linear("g", task("a"), retry=Times(2))
-    h = linear("h", task("c"), retry=Times(1), revert_scope="flow")
-    machine = begun(unordered("f", g, h))
-    ruler, a, other, c = range(4)
-    for number in (ruler, other):
-        machine.apply(m.AttemptStarted(number, 1))
-        machine.apply(m.AttemptSucceeded(number, 1))
-    for number in (a, c):
-        machine.apply(m.AttemptStarted(number, 1))
-        machine.apply(m.AttemptFailed(number, failure(), retriable=False))
-        machine.due()
-        machine.apply(m.TaskFailed(number))
-        if number == a:
-            machine.apply(m.ControllerAnswered(1, "retry"))
-            machine.apply(m.RevertStarted(a, 1))
-    machine.apply(m.ControllerAnswered(2, "revert"))
+    machine = given_up_beside(task("a"))
+    _, a, other, c = range(4)
     machine.apply(m.RevertFailed(a, failure(), retriable=False))
     assert machine.due() == [m.GiveUp(a, reverting=True)]
     machine.apply(m.RevertGivenUp(a))

@@ -167,6 +167,24 @@ def test_an_interrupt_hides_no_sync_that_failed(tmp_path: Path) -> None:
         assert isinstance(written.exception(), StoreError)
 
 
+def _tell_two(
+    session: Session,
+    place: int,
+    durability: str,
+    both: Callable[[SqliteJournal, SqliteJournal], Coroutine[Any, Any, list[Any]]],
+) -> tuple[bool, list[tuple[str, SqliteJournal, Any]]]:
+    """
+    Have *both* write to two new runs, with an interrupt at *place* of the writer; return whether it has come, and the
+    name of each run, its journal, and what it was told.
+    """
+    names = [f"one-{place}", f"other-{place}"]
+    journals = [session.make(name, durability) for name in names]
+    interrupt = Interrupt(place, WRITING)
+    doing = session.do(both(*journals), interrupt)
+    told = doing.result() if doing.exception() is None else [doing.exception()] * 2
+    return interrupt.has_come, list(zip(names, journals, told, strict=True))
+
+
 @pytest.mark.usefixtures("never_slow")
 @pytest.mark.parametrize("durability", ["process", "full", "lazy"])
 def test_an_interrupt_anywhere_in_the_writer_tears_no_journal_and_hangs_nobody(tmp_path: Path, durability: str) -> None:
@@ -184,13 +202,8 @@ def test_an_interrupt_anywhere_in_the_writer_tears_no_journal_and_hangs_nobody(t
         place, has_come = 0, True
         while has_come:
             place += 1
-            names = [f"one-{place}", f"other-{place}"]
-            journals = [session.make(name, durability) for name in names]
-            interrupt = Interrupt(place, WRITING)
-            doing = session.do(both(*journals), interrupt)
-            has_come = interrupt.has_come
-            told = doing.result() if doing.exception() is None else [doing.exception()] * 2
-            for name, journal, answer in zip(names, journals, told, strict=True):
+            has_come, told = _tell_two(session, place, durability, both)
+            for name, journal, answer in told:
                 assert answer is None or isinstance(answer, (KeyboardInterrupt, StoreError))
                 with contextlib.suppress(StoreError):
                     runner.run(append(journal, 2))
@@ -252,13 +265,8 @@ def test_an_interrupt_within_a_joint_commit_hangs_nobody_and_loses_nothing_that_
         place, has_come = 0, True
         while has_come:
             place += 1
-            names = [f"one-{place}", f"other-{place}"]
-            journals = [session.make(name, "process") for name in names]
-            interrupt = Interrupt(place, WRITING)
-            doing = session.do(both(*journals), interrupt)
-            has_come = interrupt.has_come
-            told = doing.result() if doing.exception() is None else [doing.exception()] * 2
-            for name, journal, answer in zip(names, journals, told, strict=True):
+            has_come, told = _tell_two(session, place, "process", both)
+            for name, journal, answer in told:
                 if answer == note(1):
                     runner.run(append(journal, 2))
                     assert runner.run(numbers(session.store, name)) == [0, 1, 2]
