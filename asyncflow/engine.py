@@ -188,11 +188,13 @@ class Engine(Upkeep):
             await asyncio.wait([self._heart])
         if self._watchdog is not None:
             self._watchdog.stop()
-        await self._announcer.wait_idle(OBSERVERS_MAY_TAKE)
-        await self._announcer.close()
-        for executor in self._executors.values():
-            await executor.close()
-        await self._store.close()
+        try:
+            await self._announcer.wait_idle(OBSERVERS_MAY_TAKE)
+            await self._announcer.close()
+            for executor in self._executors.values():
+                await executor.close()
+        finally:
+            await self._store.close()
 
     async def __aenter__(self) -> Self:
         return await self.open()

@@ -15,7 +15,6 @@ import attrs
 from asyncflow.errors import CycleError, FlowError
 from asyncflow.graph.defaults import maker_for
 from asyncflow.graph.inputs import (
-    NO_ARGUMENTS,
     Attribute,
     Binding,
     Element,
@@ -285,12 +284,8 @@ def _check_reverts(plan: Plan) -> None:
     unkept = {task for task, declared in enumerate(plan.tasks) if not declared.checkpoint}
     if not unkept:
         return
-    for task, declared in enumerate(plan.tasks):
-        if declared.undo is None:
-            continue
-        own = plan.undo_bindings.get(task, NO_ARGUMENTS)
-        reads = {*plan.bindings[task].named(declared.undo_wants.of_task).reads(), *own.reads()}
-        for read in sorted(reads & unkept):
+    for task in range(plan.size):
+        for read in sorted(plan.reads_of_revert(task) & unkept):
             raise FlowError(
                 f"the revert of task {plan.path(task)!r} takes the value of {plan.path(read)!r}, which has "
                 "checkpoint=False, and after a crash that is gone; keep the value, or let the revert take something "

@@ -245,6 +245,15 @@ class Plan:
             found = self._insides[scope] = tuple(seen)
         return found
 
+    def reads_of_revert(self, task: int) -> set[int]:
+        """Return the tasks whose values the revert of *task* takes, if it has one; of a plan with declarations."""
+        assert self.tasks is not None
+        declared = self.tasks[task]
+        if declared.undo is None:
+            return set()
+        own = self.undo_bindings.get(task, NO_ARGUMENTS)
+        return {*self.bindings[task].named(declared.undo_wants.of_task).reads(), *own.reads()}
+
     def guards_of(self, node: int) -> tuple[int, ...]:
         """Return the conditions that *node* waits for, by their place in ``guards``."""
         if not self._guarded and self.guards:
@@ -259,14 +268,22 @@ class Plan:
             self._flow_gates.append({guard.scope: guard.node for guard in guards})
         return self._flow_gates[0]
 
-    def guard_names(self) -> list[tuple[str, int]]:
-        """Return what each condition is known by: the path of what it guards, and its place among those that do."""
-        counts: dict[str, int] = {}
-        found: list[tuple[str, int]] = []
-        for guard in self.guards:
-            path = self.scopes[guard.scope].path if guard.scope >= 0 else self.path(guard.node)
-            counts[path] = counts.get(path, 0) + 1
-            found.append((path, counts[path]))
+    def guarded_path(self, guard: int) -> str:
+        """Return the path of the task or the flow that a condition guards."""
+        guarded = self.guards[guard]
+        return self.scopes[guarded.scope].path if guarded.scope >= 0 else self.path(guarded.node)
+
+    def guard_names(self) -> list[tuple[str, ...]]:
+        """
+        Return what each condition is known by, also in a flow that has changed: the path of what it guards, the number
+        of those before it that are known by the same, and for one on a link the paths at its start.
+        """
+        counts: dict[tuple[str, ...], int] = {}
+        found: list[tuple[str, ...]] = []
+        for index, guard in enumerate(self.guards):
+            ends = (self.guarded_path(index), *sorted(map(self.path, guard.sources)))
+            count = counts[ends] = counts.get(ends, -1) + 1
+            found.append((str(count), *ends))
         return found
 
     def check_inputs(self, given: Mapping[str, Any], resources: Iterable[str] = ()) -> dict[str, Any]:

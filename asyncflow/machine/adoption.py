@@ -7,7 +7,7 @@ from typing import Any
 from asyncflow.graph.plan import ROOT, Plan
 from asyncflow.graph.record import record_of
 from asyncflow.machine.choices import Choices
-from asyncflow.machine.control import Control
+from asyncflow.machine.control import Control, ControlPhase
 from asyncflow.machine.failures import failure_of, lateness_of
 from asyncflow.machine.ledger import NO_VALUE, NOTHING, REVERTED, RUN_DEADLINE
 from asyncflow.states import RunState
@@ -25,8 +25,8 @@ class Adoption(Choices):
         Whether the plan fits is for ``graph.record`` to say, before. A task that is gone keeps its last state in
         ``retired``; a new one is PENDING. Called right before the ``RunResumed`` that names the plan.
         """
-        # What is behind a flow that had ended well may have begun, so it stays so also where there is more to do in it.
-        self._settled.update(scope for scope in self.controls if self.is_settled(scope))
+        self._has_changed = True
+        self._reopen_flows()
         old, moved = self.plan, dict[int, int]()
         recorded = record_of(old)
         known = {plan.path(task): task for task in range(plan.size)}
@@ -35,6 +35,8 @@ class Adoption(Choices):
             if path in known:
                 moved[task] = known[path]
                 continue
+            if task in self.executions:
+                self.gone_executions[path] = self.executions[task]
             if task in self.failures:
                 self.gone_failures[path] = failure_of(self, task)
             if self.attempts[task]:
@@ -43,10 +45,21 @@ class Adoption(Choices):
                     self.forsaken.append(path)
         self.plan = plan
         self._move(moved)
+        for path in self.gone_executions.keys() & known.keys():
+            self.executions[known[path]] = self.gone_executions.pop(path)
         self._move_flows(old)
         if self.phase is RunState.RUNNING:
             self._to_skip = self._marked()
         self._recount()
+
+    def _reopen_flows(self) -> None:
+        """
+        Let there be something to do again in flows that had ended well. What is behind them may have begun, so they
+        stay settled; and those that had ended in time have their time again.
+        """
+        going = [scope for scope, control in self.controls.items() if control.phase is ControlPhase.GOING]
+        self._settled.update(scope for scope in going if self.is_settled(scope))
+        self.scope_deadlines = {scope: at for scope, at in self.scope_deadlines.items() if self.is_late(scope)}
 
     def _move(self, moved: dict[int, int]) -> None:
         states, attempts, started, values = self.states, self.attempts, self.started, self.values

@@ -7,7 +7,7 @@ from typing import Any
 from asyncflow.errors import AsyncflowError, DeadlineExceeded, FlowTimedOut, TaskTimedOut
 from asyncflow.graph.plan import Plan
 from asyncflow.ids import is_below
-from asyncflow.machine.ledger import RUN_DEADLINE, Ledger
+from asyncflow.machine.ledger import NO_VALUE, RUN_DEADLINE, Ledger
 from asyncflow.outcomes import Failure
 
 
@@ -37,7 +37,8 @@ def present_attempt(ledger: Ledger, scope: int) -> tuple[Any, dict[str, Failure]
     found |= {plan.path(task): failure_of(ledger, task) for task in failed}
     found |= {plan.scopes[one].path: failure for one, failure in ledger.scope_failures.items() if one in inner}
     found |= {plan.scopes[one].path: lateness_of(plan, one) for one in ledger.late_scopes if one in inner}
-    return ledger.values[plan.scopes[scope].controller], found
+    value = ledger.values[plan.scopes[scope].controller]
+    return None if value is NO_VALUE else value, found  # none where a changed flow has put it in another's place
 
 
 def failure_of(ledger: Ledger, task: int) -> Failure:

@@ -231,8 +231,9 @@ class Flows(Adoption):
         for node in asked:
             for index in plan.guards_of(node):
                 self.answers.pop(index, None)
-        if self._to_skip or not all(self.answers.values()):
-            # What is behind the flow as well: a no in it has skipped nothing there before the flow has ended.
+        if self._to_skip or (self._has_changed and not all(self.answers.values())):
+            # What is behind the flow as well: a no in it has skipped nothing there before the flow has ended. And a no
+            # that a changed flow has put before it may reach it, now that it has not begun.
             self._to_skip = self._marked()
 
     # --- Conditions ---------------------------------------------------------------------------------------------------
@@ -369,7 +370,7 @@ class Flows(Adoption):
         self._step(task, REVERT_FAILED)
         self._body_gone(task)
         order = self._undoing_of(task)
-        if order is not None:
+        if order is not None and order.is_open(task):
             order.left -= 1
         if self.phase is RunState.RUNNING:
             self._turn_round(RunState.REVERTED)

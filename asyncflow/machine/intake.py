@@ -30,15 +30,18 @@ class Intake(Flows):
 
     def _run_reset(self, event: m.RunReset) -> None:
         check_run_step(self.phase, RunState.PENDING, self.run_id)
-        executions, undone = self.executions, (REVERTED, PENDING, SKIPPED)
+        executions, gone, undone = self.executions, self.gone_executions, (REVERTED, PENDING, SKIPPED)
         for task, state in enumerate(self.states):
             if self.started[task] and state not in undone:
                 executions[task] = executions.get(task, 0) + 1
+        for path, state in self.retired.items():
+            if state not in undone:
+                gone[path] = gone.get(path, 0) + 1
         given = m.RunStarted(
             self.run_id, self.flow, event.plan, self.inputs, event.deadline, self.on_failure, self.never_revert
         )
         self.__init__(self.plan)  # type: ignore[misc]
-        self.executions = executions
+        self.executions, self.gone_executions = executions, gone
         self._run_started(given)
 
     def _run_resumed(self, event: m.RunResumed) -> None:

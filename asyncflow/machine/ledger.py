@@ -64,6 +64,7 @@ class Ledger:
         "_fails",
         "_gates",
         "_halts",
+        "_has_changed",
         "_held",
         "_left",
         "_opening",
@@ -88,6 +89,7 @@ class Ledger:
         "failures",
         "flow",
         "forsaken",
+        "gone_executions",
         "gone_failures",
         "goal",
         "in_doubt",
@@ -168,7 +170,9 @@ class Ledger:
         self.scope_failures: dict[int, Failure] = {}  # what a flow's controller or condition raised
         self.controls = {scope: Control(scope) for scope in plan.controlled}
         self.answers: dict[int, bool] = {}  # condition to what it said
+        self._has_changed = False  # whether the run follows another plan than it began with
         # What a changed flow no longer has, by path.
+        self.gone_executions: dict[str, int] = {}  # as in executions, for when they are back
         self.retired: dict[str, int] = {}  # the last state of each task that had started
         self.gone_failures: dict[str, Failure] = {}  # what they failed of, and flows
         self.forsaken: list[str] = []  # those of them that were to be undone and cannot be any more
@@ -256,9 +260,10 @@ class Ledger:
             if not self._may_start(task) or attempt not in (0, self.attempts[task] + 1):
                 return False
             return not self.plan.guards or bool(self.started[task] or self._verdict(task))
+        order = None if self.phase.is_ended else self._undoing_of(task)
         return (
-            not self.phase.is_ended
-            and self._undoing_of(task) is not None
+            order is not None
+            and order.is_open(task)
             and task not in self.reverting
             and task not in self._ended
             and attempt in (0, self.revert_attempts.get(task, 0) + 1)

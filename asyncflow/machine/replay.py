@@ -13,6 +13,7 @@ from asyncflow.graph.plan import Plan
 from asyncflow.machine.ledger import SETTLED, SUCCEEDED
 from asyncflow.machine.run import RunMachine
 from asyncflow.outcomes import Sealed
+from asyncflow.states import RunState
 
 
 def fold(records: Iterable[m.Record], plans: Mapping[str, Plan]) -> RunMachine:
@@ -91,10 +92,15 @@ def _unkept_and_needed(machine: RunMachine) -> list[int]:
         shown.append(plan.returns)
     wanted = [task for source in shown for task in source.tasks()]
     # In a flow that is not over anything may run again.
-    again = {task for scope in machine.controls if not machine.is_settled(scope) for task in plan.span(scope)}
+    begun = {scope for scope in machine.controls if not machine.is_settled(scope)}
+    if machine.phase is RunState.FAILED and machine.undo_scope >= 0:
+        begun.add(machine.undo_scope)  # where a changed flow may have no controller any more
+    again = {task for scope in begun for task in plan.span(scope)}
     for task in range(plan.size):
         if states[task] not in SETTLED or task in again:
             wanted.extend(plan.bindings[task].reads())
+        if machine.started[task]:
+            wanted.extend(plan.reads_of_revert(task))  # in a changed flow that may be what nobody read before
     for index, guard in enumerate(plan.guards):
         if index not in machine.answers or again:
             wanted.extend(guard.binding.reads())

@@ -36,7 +36,6 @@ from asyncflow.machine.ledger import (
     RUNNING,
     SUCCEEDED,
     TIMED_OUT,
-    UNDOABLE,
     WAITING,
     WHOLE_RUN,
 )
@@ -113,7 +112,7 @@ class RunMachine(Intake):
             commands.append(hopeless)
             return
         ready, self.ready = self.ready, []
-        if self._halts:
+        if self._halts and self._has_changed:
             # What waited for a task that a changed flow has put before it, and whose flow has failed meanwhile.
             ready = [task for task in ready if not self.is_halted(task)]
         if self._remaking:
@@ -182,10 +181,8 @@ class RunMachine(Intake):
                 self._end_due = True
                 assert self.goal is not None
                 # What a changed flow no longer has cannot be undone.
-                complete = self.undo_scope == WHOLE_RUN and not self.revert_failures and not self.forsaken
-                complete = complete and all(
-                    state not in UNDOABLE or not self.started[task] for task, state in enumerate(self.states)
-                )
+                complete = self.undo_scope == WHOLE_RUN and not self.forsaken
+                complete = complete and not any(map(self._must_undo, range(self.plan.size)))
                 commands.append(m.End((self.goal if complete else RunState.FAILED).value))
         if self.suspend_reason is not None and not (
             self._end_due or self._suspend_due or self.reverting or self.is_suspended or self.phase.is_ended
@@ -235,6 +232,7 @@ class RunMachine(Intake):
             "undecided": sorted(self._ended),
             "counts": (self._left, self.bodies, self._undoing and self._undoing.left),
             "retired": (dict(self.retired), sorted(self.gone_failures), list(self.forsaken)),
+            "gone": dict(self.gone_executions),
         }
 
     def _cancel_requested(self, event: m.CancelRequested) -> None:
@@ -361,15 +359,14 @@ class RunMachine(Intake):
             self.ready.append(task)
 
     def _revert_again(self, task: int) -> None:
-        """A try at the revert of *task* is over, and another is to be made, by whoever undoes it by then."""
+        """A try at the revert of *task* is over; another is to be made in its turn, by whoever undoes it by then."""
         self._body_gone(task)
-        if self._undoing_of(task) is not None:
+        order = self._undoing_of(task)
+        if order is not None and order.is_open(task):
             self._reverts.append(task)
 
     def _values_lost(self, event: m.ValuesLost) -> None:
-        self._settled.update(scope for scope in self.controls if self.is_settled(scope))
-        # A flow that had ended in time has its time again for what is made again.
-        self.scope_deadlines = {scope: at for scope, at in self.scope_deadlines.items() if self.is_late(scope)}
+        self._reopen_flows()
         self._remaking.update(event.tasks)
         for task in event.tasks:
             self._step(task, PENDING)
@@ -438,12 +435,14 @@ class RunMachine(Intake):
         self.executions[task] = self.executions.get(task, 0) + 1
         self._body_gone(task)
         order = self._undoing_of(task)
-        if order is None:
-            return  # the flow around the one that was being undone has failed too, and is about to be asked
+        if order is None or not order.is_open(task):
+            # The flow around the one that was being undone has failed too, and is about to be asked. Or the run has
+            # turned round, and a changed flow has put something behind the task that is to be undone as well.
+            return
         order.left -= 1
         # What is opened by this may still be running, and then is undone when it ends.
         for opened in order.clear((task,)):
-            if self.states[opened] in UNDOABLE:
+            if self._can_be_undone(opened):
                 order.left += 1
                 self._reverts.append(opened)
 

@@ -114,7 +114,7 @@ class _Inquiry:
                     stack.append(each)
             for index in plan.guards_of(node):
                 if index not in machine.answers and not open_before:
-                    conditions[plan.guard_names()[index][0]] = None
+                    conditions[plan.guarded_path(index)] = None
         return sorted(missing), list(conditions)
 
     def _roots(self, missing: Sequence[int]) -> list[str]:
@@ -155,8 +155,7 @@ class _Inquiry:
         machine, plan, path = self._machine, self._plan, self._plan.path(task)
         if any(machine.answers.get(index) is False for index in plan.guards_of(task)):
             return f"{path} is SKIPPED: its condition said no"
-        names = plan.guard_names()
-        noes = [names[index][0] for index, answer in sorted(machine.answers.items()) if not answer]
+        noes = [plan.guarded_path(index) for index, answer in sorted(machine.answers.items()) if not answer]
         cause = f"; the conditions that said no are those of {', '.join(noes[:MOST_NAMED])}" if noes else ""
         return f"{path} is SKIPPED for a condition before it or of a flow around it{cause}"
 

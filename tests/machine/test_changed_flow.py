@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 import asyncflow as af
 from asyncflow import messages as m
 from asyncflow.graph.flow import Flow
@@ -13,6 +15,7 @@ from asyncflow.machine.fit import verdicts_on
 from asyncflow.machine.ledger import NOTHING, REVERTED, RUN_DEADLINE, SKIPPED, SUCCEEDED
 from asyncflow.machine.replay import fold, recovery
 from asyncflow.machine.run import RunMachine
+from asyncflow.outcomes import Sealed
 from asyncflow.states import RunState
 from tests.machine.stage import ALWAYS, PLAN, Stage, t
 from tests.machine.test_conditions import broken, no, yes
@@ -394,3 +397,259 @@ def test_a_controller_that_is_new_is_not_started_once_its_flow_has_failed() -> N
     assert machine.due() == []
     machine.apply(m.AttemptSucceeded(new, None))
     assert machine.due() == [m.Decide(1)]
+
+
+# --- What is undone when the flow changes -----------------------------------------------------------------------------
+
+
+def undoing(*tries: str) -> Stage:
+    """Return the stage of a cancelled run of a and b, which are not linked, with one try at the revert of each."""
+    stage = Stage(af.graph("f", t("a"), t("b"))).play(most=2)
+    stage.tell(m.CancelRequested("enough"))
+    stage.machine.due()
+    for name in tries:
+        stage.tell(m.RevertStarted(stage.plan.index(name), 1))
+    return stage
+
+
+def linked() -> Flow[..., Any]:
+    flow = af.graph("f", t("a"), t("b"))
+    flow.link("a", "b")
+    return flow
+
+
+def test_a_revert_that_was_lost_is_made_behind_what_a_changed_flow_has_put_after_its_task() -> None:
+    """It was made at once, beside that, and counted twice: the run never ended."""
+    machine = adopted(undoing("a", "b"), linked(), m.AttemptLost(0, "crash"), m.AttemptLost(1, "crash"))
+    for task in (1, 0):
+        assert machine.due() == [m.Revert(task, 2)]
+        machine.apply(m.RevertStarted(task, 2))
+        machine.apply(m.RevertSucceeded(task, None))
+    assert machine.due() == [m.End("CANCELLED")]
+
+
+def test_a_revert_that_waits_is_not_forgotten_behind_what_a_changed_flow_has_put_after_its_task() -> None:
+    """The run ended, and said that everything was undone."""
+    stage = undoing("a")
+    stage.tell(m.RevertFailed(0, af.Failure(OSError()), True))
+    stage.tell(m.RetryScheduled(0, 7.0))
+    machine = adopted(stage, linked())
+    assert machine.due() == [m.Revert(1, 1)]
+    machine.apply(m.RevertStarted(1, 1))
+    machine.apply(m.RevertSucceeded(1, None))
+    assert machine.due() == [m.Revert(0, 2, 7.0)]
+
+
+def test_a_revert_that_has_failed_behind_what_a_changed_flow_has_put_after_its_task_is_not_counted() -> None:
+    """It is given up before its turn; the run ends, and does not say that everything was undone."""
+    stage = undoing("a")
+    stage.tell(m.RevertFailed(0, af.Failure(OSError()), False))
+    machine = adopted(stage, linked())
+    assert machine.due() == [m.GiveUp(0, reverting=True)]
+    machine.apply(m.RevertGivenUp(0))
+    assert machine.due() == [m.Revert(1, 1)]
+    machine.apply(m.RevertStarted(1, 1))
+    assert machine.due() == [], "it has not ended while b is being undone"
+    machine.apply(m.RevertSucceeded(1, None))
+    assert machine.due() == [m.End("FAILED")]
+
+
+@pytest.mark.parametrize("is_under_way", [False, True])
+def test_a_revert_of_a_flow_that_was_to_run_again_waits_where_a_changed_flow_has_put_something_behind(
+    is_under_way: bool,
+) -> None:
+    """It was handed out when nothing behind was to be undone. One that has begun is not counted for the whole run."""
+
+    def today() -> Flow[..., Any]:
+        return af.graph("f", ruled(t("a"), t("b")), t("x"))
+
+    stage = Stage(today())
+    x = stage.plan.index("x")
+    stage.tell(m.AttemptStarted(x, 1))
+    flow = today()
+    flow.link("g", "x")
+    machine = adopted(stage, flow, m.AttemptLost(x, "crash"))
+    ruler, a, b, x = (machine.plan.index(path) for path in ("g/times", "g/a", "g/b", "x"))
+    for task in (ruler, a):
+        machine.apply(m.AttemptStarted(task, 1))
+        machine.apply(m.AttemptSucceeded(task, None))
+    for event in (m.AttemptStarted(b, 1), m.AttemptFailed(b, af.Failure(OSError()), False)):
+        machine.apply(event)
+    machine.due()
+    for event in (m.TaskFailed(b), m.ControllerAnswered(1, "retry")):
+        machine.apply(event)
+    assert machine.due() == [m.Revert(b, 1)]
+    for event in (m.RevertStarted(b, 1), m.RevertSucceeded(b, None)):
+        machine.apply(event)
+    assert machine.due() == [m.Revert(a, 1)]
+    if is_under_way:
+        machine.apply(m.RevertStarted(a, 1))
+    machine.apply(m.CancelRequested("enough"))
+    assert machine.due() == [m.Revert(x, 1)]
+    assert not machine.wants(a, 1, is_revert=True)
+    if is_under_way:
+        machine.apply(m.RevertSucceeded(a, None))
+    tasks = (x, ruler) if is_under_way else (x, a, ruler)
+    for task in tasks:
+        assert machine.due() in ([], [m.Revert(task, 1)])
+        machine.apply(m.RevertStarted(task, 1))
+        machine.apply(m.RevertSucceeded(task, None))
+    assert machine.due() == [m.End("CANCELLED")]
+
+
+def test_a_flow_that_is_undone_alone_does_not_end_well_by_having_less_to_do() -> None:
+    """One deploy takes out what failed, the next adds a task. Its controller is asked about that one."""
+
+    def today(*names: str) -> Flow[..., Any]:
+        return af.linear("f", t("p"), af.linear("g", *map(t, names), retry=af.Times(1), revert_scope="flow"))
+
+    stage = Stage(today("a", "b"), {"b": ALWAYS}).play(most=4)
+    stage.answer()
+    machine = adopted(stage, today("a"))
+    machine.adopt(today("a", "new").compile())
+    machine.apply(m.RunResumed("tomorrow"))
+    plan = machine.plan
+    for name in ("a", "times"):
+        at = plan.index(f"g/{name}")
+        assert machine.due() == [m.Revert(at, 1)]
+        machine.apply(m.RevertStarted(at, 1))
+        machine.apply(m.RevertSucceeded(at, None))
+    machine.apply(m.RunEnded("FAILED"))
+    machine.apply(m.RunResumed(None))
+    for name in ("times", "a"):
+        at = plan.index(f"g/{name}")
+        machine.apply(m.AttemptStarted(at, 1))
+        machine.apply(m.AttemptSucceeded(at, None))
+    new = plan.index("g/new")
+    for event in (m.AttemptStarted(new, 1), m.AttemptFailed(new, af.Failure(OSError()), False)):
+        machine.apply(event)
+    assert machine.due() == [m.GiveUp(new)]
+    machine.apply(m.TaskFailed(new))
+    assert machine.due() == [m.Decide(1)]
+
+
+def test_a_task_that_was_undone_and_is_back_after_a_deploy_without_it_has_a_key_of_its_own() -> None:
+    """Else whoever is called takes its effect for one that was there already, and it has been undone."""
+
+    def today(*more: Any) -> Flow[..., Any]:
+        return af.linear("f", t("p"), ruled(*more, t("b")))
+
+    stage = Stage(today(t("charge")), {"b": 1}).play(most=6)
+    assert stage.told == "p times charge b! g:retry -b -charge"
+    stage.answer()
+    assert stage.machine.executions[stage.plan.index("g/charge")] == 1
+    machine = adopted(stage, today())
+    assert verdicts_on(today(t("charge")).compile(), machine)[-1].kind == "new"
+    machine.adopt(today(t("charge")).compile())
+    assert machine.executions[machine.plan.index("g/charge")] == 1
+    assert machine.gone_executions == {}
+
+
+def test_a_reset_counts_also_for_tasks_that_are_gone() -> None:
+    """What they did was not undone, and will be done once more when they are back."""
+
+    def today(*more: Any) -> Flow[..., Any]:
+        return af.linear("f", *more, t("p"), t("z"))
+
+    def back(most: int) -> int:
+        stage = Stage(today(t("charge"))).play(most=most)
+        machine = adopted(stage, today(), m.CancelRequested("enough"), m.RunEnded("CANCELLED"))
+        machine.apply(m.RunReset("today", None))
+        machine.adopt(today(t("charge")).compile())
+        return machine.executions.get(0, 0)
+
+    assert [back(most=0), back(most=1)] == [0, 1]
+
+
+def test_a_flow_that_ended_in_time_has_its_time_again_for_what_is_new_in_it() -> None:
+    """It had ended long ago, and was late at once when it was resumed."""
+
+    def today(*more: Any) -> Flow[..., Any]:
+        return af.linear("f", af.linear("g", t("a"), *more, timeout=5.0), t("z"))
+
+    stage = Stage(today())
+    stage.tell(m.ScopeStarted(1, 5.0))
+    stage.play(most=1)
+    machine = adopted(stage, today(t("new")))
+    assert machine.scope_deadlines == {} and not machine.is_late(1)
+    assert machine.due() == [m.OpenScope(1), m.Start(machine.plan.index("g/new"), 1)]
+
+
+def test_conditions_of_links_are_known_by_both_ends() -> None:
+    """One that a deploy adds before another was taken for that, and the task started though it says no."""
+
+    def today(**links: Any) -> Flow[..., Any]:
+        flow = af.graph("f", t("a"), t("b"), t("c"))
+        for name, condition in links.items():
+            flow.link(name, "c", when=condition)
+        return flow
+
+    stage = Stage(today(b=yes)).play(most=2)
+    (ask,) = stage.machine.due()
+    assert isinstance(ask, m.Evaluate)
+    stage.tell(m.ConditionAnswered(ask.guard, True))
+    machine = adopted(stage, today(a=no, b=yes))
+    (ask,) = machine.due()
+    assert isinstance(ask, m.Evaluate)
+    asked = machine.plan.guards[ask.guard]
+    assert [machine.plan.path(source) for source in asked.sources] == ["a"]
+    machine.apply(m.ConditionAnswered(ask.guard, False))
+    assert machine.due() == [m.Skip(2)]
+
+
+def test_a_controller_that_takes_the_place_of_another_has_given_nothing_yet() -> None:
+    """Its flow has failed under the other, whose value is not its own."""
+    stage = Stage(af.linear("f", af.linear("g", t("a"), retry=af.ForEach([10, 20]))), {"a": ALWAYS}).play(most=2)
+    stage.machine.due()
+    stage.tell(m.TaskFailed(1))
+    machine = adopted(stage, af.linear("f", ruled(t("a"))))
+    assert machine.due() == [m.Decide(1)]
+    value, failures = present_attempt(machine, 1)
+    assert (value, [*failures]) == (None, ["g/a"])
+
+
+def test_what_the_revert_of_a_changed_flow_reads_is_made_again() -> None:
+    """It was not kept while nothing but a task that has ended read it; now the task could not be undone."""
+
+    def today(*, is_changed: bool) -> Flow[..., Any]:
+        token, charge = t("token", checkpoint=is_changed), t("charge", lambda token: token)
+        if is_changed:
+            charge.revert(lambda token: None)
+
+        @af.flow
+        def silent() -> None:
+            charge(token())
+
+        return silent
+
+    stage = Stage(today(is_changed=False)).play(most=2)
+    for change, lost in ((False, []), (True, [m.ValuesLost([0])])):
+        machine = fold(stage.journal, {PLAN: stage.plan})
+        machine.values[0] = Sealed()
+        machine.adopt(today(is_changed=change).compile())
+        assert recovery(machine, plan="today") == [m.RunResumed("today"), *lost]
+
+
+def test_what_reads_an_unkept_value_waits_for_it_also_in_a_flow_that_has_no_controller_any_more() -> None:
+    """It was undone alone, so all in it runs again, what a condition had skipped as well."""
+
+    def today(**options: Any) -> Flow[..., Any]:
+        token, read, b = t("token"), t("read", lambda token: token, when=no, depth="task"), t("b")
+
+        @af.flow(**options)
+        def g(token: Any) -> None:
+            read(token)
+            b()
+
+        @af.flow
+        def silent() -> None:
+            g(token())
+
+        return silent
+
+    stage = Stage(today(retry=af.Times(1), revert_scope="flow"), {"b": ALWAYS}).play()
+    assert stage.told.endswith("-b -times FAILED") and stage.names_in("SKIPPED") == "read"
+    machine = fold(stage.journal, {PLAN: stage.plan})
+    machine.values[0] = Sealed()
+    machine.adopt(today().compile())
+    assert recovery(machine, plan="today") == [m.RunResumed("today"), m.ValuesLost([0])]

@@ -19,7 +19,7 @@ import pytest
 from asyncflow import messages as m
 from asyncflow.errors import FlowError
 from asyncflow.machine.fit import verdicts_on
-from asyncflow.machine.ledger import SETTLED
+from asyncflow.machine.ledger import REVERTED, SETTLED
 from asyncflow.outcomes import Sealed
 from asyncflow.states import RunState, TaskState
 from tests.nested.trees import Branch, Leaf, Question, World, build, random_ruler, random_tree
@@ -47,6 +47,8 @@ def changed(tree: Branch, rng: random.Random) -> Branch:
     if rng.random() < 0.06:
         ruler = random_ruler(rng, tree.path) if ruler is None else None
         options.pop("revert_scope", None)
+    elif ruler is not None and rng.random() < 0.1:
+        ruler = random_ruler(rng, tree.path, rng.choice(("ruler", "regent")))
     if tree.path and rng.random() < 0.06:
         when = Question((), rng.choice((None, "task", "flow"))) if when is None else None
     if rng.random() < 0.05:
@@ -123,6 +125,8 @@ class Changing(Walk):
                 assert self.machine.phase is RunState.RUNNING, f"{event} in a run that is {self.machine.phase}"
             if isinstance(event, m.AttemptStarted):
                 self._check_start(event.task)
+            elif isinstance(event, m.RevertStarted):
+                self._check_revert(event.task)
             self.happened[type(event).__name__] += 1
             super().tell(event)
 
@@ -141,6 +145,21 @@ class Changing(Walk):
         for read in plan.bindings[task].reads():
             value = machine.values[read]
             assert not (type(value) is Sealed and not value.is_kept), f"{plan.path(read)} is not there"
+
+    def _check_revert(self, task: int) -> None:
+        """Check that what comes after *task*, and is undone with it, has been; gates passed through."""
+        machine, plan = self.machine, self.plan
+        order = machine._undoing_of(task)
+        assert order is not None
+        seen, stack = {task}, [task]
+        while stack:
+            for node in plan.successors[stack.pop()]:
+                if node in seen or node not in order:
+                    continue
+                seen.add(node)
+                stack.append(node)
+                is_undone = node >= plan.size or not machine.started[node] or machine.states[node] == REVERTED
+                assert is_undone, f"{plan.path(task)} is undone before {plan.path(node)}"
 
     def check_end(self) -> None:
         """Check that the end fits what was done."""

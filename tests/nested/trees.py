@@ -226,9 +226,8 @@ def _question(rng: random.Random, visible: tuple[str, ...], likely: float) -> Qu
     return Question(_reads(rng, visible), rng.choice((None, *DEPTHS)))
 
 
-def random_ruler(rng: random.Random, path: str) -> Ruler:
+def random_ruler(rng: random.Random, path: str, name: str = "ruler") -> Ruler:
     kind = rng.choice(("times", "times", "for_each", "own", "own", "always_revert", "always_revert_all"))
-    name = "ruler"
     inner = f"{path}/{name}".lstrip("/")
     n = rng.randint(0, 3)
     return Ruler(inner, "c_" + inner.replace("/", "_"), kind, n, rng.random() < 0.2)

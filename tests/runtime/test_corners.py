@@ -12,6 +12,7 @@ import pytest
 
 import asyncflow as af
 from asyncflow import RunState
+from asyncflow.executors.thread import ThreadExecutor
 from asyncflow.stores.memory import MemoryStore
 from tests.runtime.loops import LoopClock, others, run, until
 
@@ -276,6 +277,28 @@ def test_an_engine_whose_store_cannot_close_is_closed_all_the_same() -> None:
         with pytest.raises(af.EngineClosed, match="the engine is not open"):
             await engine.run(af.linear("f"))
         await engine.open()
+
+    run(main)
+
+
+def test_an_engine_whose_threads_cannot_be_closed_lets_go_of_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stayed open, with its thread, for as long as the process lived."""
+    closed: list[str] = []
+
+    class Watched(MemoryStore):
+        async def close(self) -> None:
+            closed.append("store")
+            await super().close()
+
+    async def refuse(self: ThreadExecutor) -> None:
+        raise OSError("no")
+
+    async def main() -> None:
+        monkeypatch.setattr(ThreadExecutor, "close", refuse)
+        engine = await af.Engine(store=Watched()).open()
+        with pytest.raises(OSError, match="no"):
+            await engine.close()
+        assert closed == ["store"]
 
     run(main)
 
