@@ -546,19 +546,22 @@ def test_a_task_that_was_undone_and_is_back_after_a_deploy_without_it_has_a_key_
 
 
 def test_a_reset_counts_also_for_tasks_that_are_gone() -> None:
-    """What they did was not undone, and will be done once more when they are back."""
+    """What they did and was not undone will be done once more when they are back; what was undone counts already."""
 
     def today(*more: Any) -> Flow[..., Any]:
         return af.linear("f", *more, t("p"), t("z"))
 
-    def back(most: int) -> int:
+    def back(most: int, *undone: m.Event) -> int:
         stage = Stage(today(t("charge"))).play(most=most)
-        machine = adopted(stage, today(), m.CancelRequested("enough"), m.RunEnded("CANCELLED"))
+        stage.tell(m.CancelRequested("enough"))
+        for event in undone:
+            stage.tell(event)
+        machine = adopted(stage, today(), m.RunEnded("CANCELLED"))
         machine.apply(m.RunReset("today", None))
         machine.adopt(today(t("charge")).compile())
         return machine.executions.get(0, 0)
 
-    assert [back(most=0), back(most=1)] == [0, 1]
+    assert [back(0), back(1), back(1, m.RevertStarted(0, 1), m.RevertSucceeded(0, None))] == [0, 1, 1]
 
 
 def test_a_flow_that_ended_in_time_has_its_time_again_for_what_is_new_in_it() -> None:

@@ -501,6 +501,28 @@ def test_what_reads_an_unkept_value_in_a_flow_with_a_controller_waits_until_it_i
     assert [command.task for command in machine.due() if isinstance(command, m.Start)] == [first]
 
 
+def test_the_condition_of_a_flow_waits_for_a_value_that_is_made_again() -> None:
+    """No edge leads to it from there: what comes first in the flow around it has been done."""
+
+    def is_one(a: int) -> bool:
+        return a == 1
+
+    plan = linear("f", unkept, linear("again", linear("inner", task("b"), when=is_one), retry=Times(2))).compile()
+    first, ruler = plan.index("unkept"), plan.index("again/times")
+    events = [
+        m.RunStarted("run", "f", PLAN, {}),
+        *(m.AttemptStarted(first, 1), m.AttemptSucceeded(first, Sealed())),
+        *(m.AttemptStarted(ruler, 1), m.AttemptSucceeded(ruler, Sealed(payload=b"1"))),
+    ]
+    machine = fold([m.Record(0.0, events)], {PLAN: plan})
+    for event in recovery(machine):
+        machine.apply(event)
+    assert machine.due() == [m.Start(first, 2)]
+    for event in (m.AttemptStarted(first, 2), m.AttemptSucceeded(first, 1)):
+        machine.apply(event)
+    assert machine.due() == [m.Evaluate(0)]
+
+
 def test_what_is_undone_to_run_again_is_undone_also_where_its_value_was_not_kept() -> None:
     """It was to be made again at once, counted as undone therefore, and what it had done stayed."""
 
