@@ -34,8 +34,9 @@ class Intake(Flows):
         for task, state in enumerate(self.states):
             if self.started[task] and state not in undone:
                 executions[task] = executions.get(task, 0) + 1
+        here = {self.plan.path(task) for task in range(self.plan.size)} if self.retired else ()
         for path, state in self.retired.items():
-            if state not in undone:
+            if state not in undone and path not in here:
                 gone[path] = gone.get(path, 0) + 1
         given = m.RunStarted(
             self.run_id, self.flow, event.plan, self.inputs, event.deadline, self.on_failure, self.never_revert

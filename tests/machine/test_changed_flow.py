@@ -562,6 +562,12 @@ def test_a_reset_counts_also_for_tasks_that_are_gone() -> None:
         return machine.executions.get(0, 0)
 
     assert [back(0), back(1), back(1, m.RevertStarted(0, 1), m.RevertSucceeded(0, None))] == [0, 1, 1]
+    machine = adopted(Stage(today(t("charge"))).play(most=1), today())
+    machine.adopt(today(t("charge")).compile())
+    for event in (m.RunResumed("tomorrow"), m.CancelRequested("enough"), m.RunEnded("CANCELLED")):
+        machine.apply(event)
+    machine.apply(m.RunReset("tomorrow", None))
+    assert machine.gone_executions == {}, "it is not gone any more"
 
 
 def test_a_flow_that_ended_in_time_has_its_time_again_for_what_is_new_in_it() -> None:
