@@ -83,6 +83,19 @@ class Append:
     watcher: asyncio.Future[None] | None = None
     is_settled: bool = False
 
+    def refuse(self, error: AsyncflowError) -> None:
+        """Tell everybody that it was not written, nor will be anything behind it in its line."""
+        line = self.line
+        if line.error is None:
+            line.error = error
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_exception(line.refusal())
+            # The line keeps the error, so a waiter that nobody awaits hides nothing.
+            self.waiter.exception()
+        if self.watcher is not None and not self.watcher.done():
+            self.watcher.set_result(None)
+        self.is_settled = True
+
 
 @attrs.define(eq=False)
 class Release:

@@ -299,7 +299,7 @@ class Writer:
         while pending and len(batch.appends) < _BATCH_ROWS:
             append = pending[0]
             if append.line.error is not None:
-                self._fail(append, append.line.error)
+                append.refuse(append.line.error)
             if not append.is_settled:
                 if batch.appends and batch.size_bytes + append.size_bytes > _BATCH_BYTES:
                     break
@@ -338,6 +338,10 @@ class Writer:
     async def _commit(self, batch: Batch) -> None:
         """Commit *batch*, and tell everybody in it how that went."""
         if batch.is_begun:
+            # An interrupt came while they were told. What comes behind one that was refused is refused as well.
+            for append in batch.appends:
+                if append.line.error is not None:
+                    append.refuse(append.line.error)
             batch.appends = [append for append in batch.appends if not append.is_settled]
         if not batch.rows:
             return
@@ -405,7 +409,7 @@ class Writer:
     def _lose(self, batch: Batch, error: Exception) -> None:
         """Tell everybody in a batch that it was not written."""
         for append in batch.appends:
-            self._fail(append, not_written(error, self._path))
+            append.refuse(not_written(error, self._path))
         if batch.appends:
             # It may be no fault of theirs: they are tried once more, alone.
             self._releases += batch.releases
@@ -422,7 +426,7 @@ class Writer:
         self._log_bytes += _COMMIT_BYTES + _PAGE_BYTES * pages + batch.size_bytes
         for append in batch.appends:
             if refused and append in refused:
-                self._fail(append, self._refusal(append))
+                append.refuse(self._refusal(append))
                 continue
             for waiting in (append.waiter, append.watcher):
                 if waiting is not None and not waiting.done():
@@ -473,18 +477,6 @@ class Writer:
         """Write nothing more to *line*, which is another engine's by now."""
         if line.error is None:
             line.error = overtaken(line.run_id, self._path)
-
-    def _fail(self, append: Append, error: AsyncflowError) -> None:
-        line = append.line
-        if line.error is None:
-            line.error = error
-        if append.waiter is not None and not append.waiter.done():
-            append.waiter.set_exception(line.refusal())
-            # The line keeps the error, so a waiter that nobody awaits hides nothing.
-            append.waiter.exception()
-        if append.watcher is not None and not append.watcher.done():
-            append.watcher.set_result(None)
-        append.is_settled = True
 
     def _refused(self, error: AsyncflowError) -> asyncio.Future[None]:
         refused: asyncio.Future[None] = self._loop.create_future()

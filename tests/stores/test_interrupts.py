@@ -16,6 +16,7 @@ import pytest
 
 from asyncflow.codec import Codec
 from asyncflow.errors import StoreError
+from asyncflow.states import RunState
 from asyncflow.stores import claims, commit, database, line, owners, transactions, wal_lock, writer
 from asyncflow.stores.sqlite import SqliteJournal, SqliteStore
 from tests.stores.journals import append, create, disturbed, failed, note, numbers, over
@@ -212,6 +213,39 @@ def test_an_interrupt_anywhere_in_the_writer_tears_no_journal_and_hangs_nobody(t
                 assert kept in ([0], [0, 1], [0, 1, 2], [0, 2])
                 assert answer is not None or 1 in kept
         assert place > 60, "a writer has more lines than that"
+        runner.run(session.store.close())
+
+
+@pytest.mark.usefixtures("never_slow")
+def test_an_interrupt_while_runs_hear_that_nothing_was_written_leaves_no_gap(tmp_path: Path) -> None:
+    """What was not refused yet is written on the second try, and would lie behind a record that is missing."""
+
+    async def three(journal: SqliteJournal) -> None:
+        for number in (1, 2, 3):
+            assert journal.append(note(number), {}, RunState.RUNNING) is None
+        await journal.settle()
+
+    with asyncio.Runner() as runner:
+        session = Session(tmp_path / "runs.db", runner)
+        assert session.store._writer is not None
+        session.store._writer._on_loop._slow_until = float("inf")
+        place, has_come = 0, True
+        while has_come:
+            place += 1
+            journal = session.make(f"run-{place}", "lazy")
+            interrupt = Interrupt(place, (line, writer))
+            with disturbed(session.store, "INSERT INTO records", [failed(sqlite3.SQLITE_FULL)]):
+                doing = session.do(three(journal), interrupt)
+            has_come = interrupt.has_come
+            told = doing.exception()
+            assert told is None or isinstance(told, (KeyboardInterrupt, StoreError))
+            with contextlib.suppress(StoreError):
+                runner.run(journal.release())
+            # All of them where nobody was told of the failure, which does not come again.
+            kept = runner.run(numbers(session.store, f"run-{place}"))
+            assert kept == list(range(len(kept)))
+            assert told is not None or len(kept) == 4
+        assert place > 40, "a refusal has more lines than that"
         runner.run(session.store.close())
 
 
