@@ -233,10 +233,20 @@ class Writer:
 
     def _begin(self) -> None:
         if (self._working is None or self._working.done()) and (self._pending or self._has_work):
-            self._working = send_on_errand(self._work())
-            self._working.add_done_callback(self._worked)
+            self._employ(send_on_errand(self._work()))
+
+    def _employ(self, working: asyncio.Task[None]) -> None:
+        # First, so that nothing is at work of whose end nobody hears.
+        working.add_done_callback(self._worked)
+        self._working = working
 
     async def _work(self) -> None:
+        me = asyncio.current_task()
+        if self._working is not me:
+            # An interrupt came before we were employed. Two would do the same things.
+            if me is None or not (self._working is None or self._working.done()):
+                return
+            self._employ(me)
         try:
             if self._lazy_timer is not None:
                 self._lazy_timer.cancel()

@@ -17,12 +17,27 @@ import pytest
 from asyncflow.codec import Codec
 from asyncflow.errors import StoreError
 from asyncflow.states import RunState
-from asyncflow.stores import claims, commit, database, line, owners, transactions, wal_lock, writer
+from asyncflow.stores import (
+    claims,
+    commit,
+    database,
+    errand,
+    line,
+    loan,
+    on_loop,
+    owners,
+    transactions,
+    wal_lock,
+    writer,
+)
 from asyncflow.stores.sqlite import SqliteJournal, SqliteStore
 from tests.stores.journals import append, create, disturbed, failed, note, numbers, over
 
+# As Python says of work that an interrupt came before.
+pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+
 COMMITTING = (commit, owners, wal_lock)
-WRITING = (*COMMITTING, claims, database, line, transactions, writer)
+WRITING = (*COMMITTING, claims, database, errand, line, loan, on_loop, transactions, writer)
 
 
 class Interrupt:
@@ -284,6 +299,33 @@ def test_an_interrupt_within_an_errand_hangs_nobody_and_leaves_a_run_that_can_be
                 runner.run(doing.result().release())
             runner.run(_resume(session.store, f"run-{place}"))
         assert place > 20, "an errand has more lines than that"
+        runner.run(session.store.close())
+
+
+def test_an_interrupt_as_work_begins_has_nobody_do_it_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two one takes away an errand that nobody has done, and who asked for that waits for ever."""
+    done: list[str] = []
+    interrupts = [KeyboardInterrupt()]
+    unregister = errand._unregister_task
+
+    def disturb(task: asyncio.Task[Any]) -> None:
+        unregister(task)
+        if interrupts:
+            raise interrupts.pop()
+
+    with asyncio.Runner() as runner:
+        session = Session(tmp_path / "runs.db", runner)
+        writer = session.store._writer
+        assert writer is not None
+        monkeypatch.setattr(errand, "_unregister_task", disturb)
+
+        async def ask() -> None:
+            with pytest.raises(KeyboardInterrupt):
+                writer.run(lambda _: done.append("first"))
+            await asyncio.gather(*(writer.run(lambda _, name=name: done.append(name)) for name in ("second", "third")))
+
+        session.do(ask(), Interrupt(0, ())).result()
+        assert done == ["first", "second", "third"]
         runner.run(session.store.close())
 
 
