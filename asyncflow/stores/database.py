@@ -36,6 +36,8 @@ _PAUSE = 0.01
 _IN_DOUBT = (sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC)
 
 Row = tuple[Any, ...]
+Guard = Callable[[int, Any, Any, Any, Any], int]
+"""Answers SQLite whether it may go on with a statement, see ``sqlite3.Connection.set_authorizer``."""
 
 _IN_PLAIN_WORDS = {
     sqlite3.SQLITE_FULL: "the disk is full; make room, then resume the run",
@@ -70,15 +72,19 @@ class LendableConnection(sqlite3.Connection):
     # Those of the borrower, if it is lent; a cursor that is dropped closes itself.
     _cursors: weakref.WeakSet[sqlite3.Cursor] | None = None
 
-    def lend(self) -> None:
-        """Be lent from here on."""
+    def lend(self, guard: Guard) -> None:
+        """Be lent from here on, and ask *guard* what the borrower may do."""
+        self.set_authorizer(guard)
         self._cursors = weakref.WeakSet()
 
     def take_back(self) -> None:
         """Be lent no more, and close what the borrower has left open."""
         cursors, self._cursors = self._cursors or (), None
+        self.set_authorizer(None)
         for cursor in cursors:
-            cursor.close()
+            # Not by a method of the borrower's. One that was never set up, or is at work in another thread, stays.
+            with contextlib.suppress(sqlite3.ProgrammingError):
+                sqlite3.Cursor.close(cursor)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _OF_THE_ENGINE and self._cursors is not None:

@@ -59,8 +59,7 @@ def lent(connection: LendableConnection) -> Generator[None, None, None]:
     # Python begins a transaction by itself then, should SQLite have ended ours (INSERT OR ROLLBACK, a full disk). The
     # guard refuses that, so nothing can be written outside of it.
     connection.isolation_level = "IMMEDIATE"
-    connection.set_authorizer(guard)
-    connection.lend()
+    connection.lend(guard)
     try:
         yield
     except sqlite3.DatabaseError as error:
@@ -70,7 +69,6 @@ def lent(connection: LendableConnection) -> Generator[None, None, None]:
         raise
     finally:
         connection.take_back()
-        connection.set_authorizer(None)
         connection.row_factory, connection.text_factory = rows, text
     if not connection.in_transaction:
         raise TransactionMisuse(

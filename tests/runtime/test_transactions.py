@@ -791,6 +791,43 @@ def test_a_cursor_that_is_left_open_is_closed(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+class Unclosable(sqlite3.Cursor):
+    """A cursor whose author has forgotten that it is to be closed."""
+
+    def close(self) -> None:
+        raise RuntimeError("closed")
+
+
+class Unready(sqlite3.Cursor):
+    """A cursor whose author has forgotten to set it up."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        pass
+
+
+@pytest.mark.parametrize("kind", [Unclosable, Unready])
+def test_a_cursor_that_cannot_be_closed_keeps_nobody_from_going_on(
+    path: Path | None, kind: type[sqlite3.Cursor]
+) -> None:
+    """It is one function's mistake, and all other runs, and other processes, would stand still by it."""
+    kept = list[sqlite3.Cursor]()
+
+    def leave(connection: sqlite3.Connection) -> int:
+        kept.append(connection.cursor(kind))
+        return 1
+
+    @af.task
+    async def look(ctx: af.Context) -> int:
+        return ctx.transaction(leave)
+
+    async def main() -> None:
+        async with af.Engine(path) as engine:
+            assert await engine.run(af.flow(name="one")(lambda: look())) == 1
+            assert await engine.run(alone(deposit), {"amount": 3}) == 3
+
+    asyncio.run(main())
+
+
 def test_transactions_of_many_runs_share_commits(tmp_path: Path) -> None:
     """A hundred of them must not wait for a hundred disks; one that fails in between costs the others nothing."""
     statements: list[str] = []

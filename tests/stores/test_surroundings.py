@@ -360,7 +360,7 @@ def test_a_connection_closes_only_the_cursors_of_a_loan() -> None:
     """What is read before and after a loan is the engine's, and goes on."""
     connection = sqlite3.connect(":memory:", factory=LendableConnection)
     ours = connection.cursor()
-    connection.lend()
+    connection.lend(lambda *_: sqlite3.SQLITE_OK)
     theirs = connection.cursor()
     connection.take_back()
     assert ours.execute("SELECT 1").fetchall() == [(1,)]
