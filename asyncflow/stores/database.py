@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import sqlite3
 import threading
 import weakref
@@ -63,14 +64,14 @@ class Interrupted(Exception):
 
 class LendableConnection(sqlite3.Connection):
     """
-    A connection that does not close while it is lent, and whose borrower leaves no open cursor behind.
+    A connection that does not close while it is lent, and whose borrower leaves no open cursor or blob behind.
 
     One that is kept, or returned, would hold on to what it reads: nothing could be copied out of the log any more, and
     once another process has written, nothing could be written here.
     """
 
-    # Those of the borrower, if it is lent; a cursor that is dropped closes itself.
-    _cursors: weakref.WeakSet[sqlite3.Cursor] | None = None
+    # Those of the borrower, and its blobs, if it is lent; one that is dropped closes itself.
+    _cursors: weakref.WeakSet[sqlite3.Cursor | sqlite3.Blob] | None = None
 
     def lend(self, guard: Guard) -> None:
         """Be lent from here on, and ask *guard* what the borrower may do."""
@@ -84,7 +85,14 @@ class LendableConnection(sqlite3.Connection):
         for cursor in cursors:
             # Not by a method of the borrower's. One that was never set up, or is at work in another thread, stays.
             with contextlib.suppress(sqlite3.ProgrammingError):
-                sqlite3.Cursor.close(cursor)
+                sqlite3.Cursor.close(cursor) if isinstance(cursor, sqlite3.Cursor) else cursor.close()
+
+    def close_strays(self) -> None:
+        """Close the cursors that were made of it by their class, which only the garbage collector knows."""
+        for stray in gc.get_referrers(self):
+            if isinstance(stray, sqlite3.Cursor):
+                with contextlib.suppress(sqlite3.ProgrammingError):
+                    sqlite3.Cursor.close(stray)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _OF_THE_ENGINE and self._cursors is not None:
@@ -107,6 +115,13 @@ class LendableConnection(sqlite3.Connection):
     def executemany(self, *args: Any) -> sqlite3.Cursor:
         """Run one statement with each of several parameters."""
         return super().executemany(*args) if self._cursors is None else self.cursor().executemany(*args)
+
+    def blobopen(self, *args: Any, **kwargs: Any) -> sqlite3.Blob:
+        """Open one value of a row."""
+        blob = super().blobopen(*args, **kwargs)
+        if self._cursors is not None:
+            self._cursors.add(blob)
+        return blob
 
     def close(self) -> None:
         """Close it, unless it is lent."""
@@ -236,6 +251,9 @@ class Database:
                     give_up_at = loop.time() + PATIENCE
                 if not _is_busy(error) or loop.time() >= give_up_at:
                     raise in_plain_words(error, self.shown) from error
+                if error.sqlite_errorcode == sqlite3.SQLITE_BUSY_SNAPSHOT:
+                    # Nobody is waited for: something here still reads what was there before another process wrote.
+                    await self._connection.there(LendableConnection.close_strays)
             except (OverflowError, UnicodeError) as error:
                 raise in_plain_words(error, self.shown) from error
             await asyncio.sleep(_PAUSE)

@@ -195,7 +195,7 @@ def _keep_one(connection: LendableConnection, append: JointAppend, number: int) 
         if not connection.in_transaction:
             raise Interrupted(append, Failure(error)) from error
         connection.execute(f"ROLLBACK TO {SAVEPOINT}")
-        connection.execute(f"RELEASE {SAVEPOINT}")
+        _release(connection)
         return Failure(error)
     body = append.encode(record)
     try:
@@ -205,10 +205,19 @@ def _keep_one(connection: LendableConnection, append: JointAppend, number: int) 
         for digest, blob in blobs.items():
             connection.execute(KEEP_BLOB, (digest, blob))
             connection.execute(USE_BLOB, (key, digest))
-        connection.execute(f"RELEASE {SAVEPOINT}")
+        _release(connection)
     except sqlite3.Error as error:
         raise Interrupted(append, error) from error
     return Kept(record, len(body) + sum(map(len, blobs.values())))
+
+
+def _release(connection: LendableConnection) -> None:
+    try:
+        connection.execute(f"RELEASE {SAVEPOINT}")
+    except sqlite3.OperationalError:
+        # As a rule a statement that writes is still open, and nothing can be committed before it is closed.
+        connection.close_strays()
+        connection.execute(f"RELEASE {SAVEPOINT}")
 
 
 def _is_trouble(error: BaseException) -> TypeGuard[sqlite3.Error]:

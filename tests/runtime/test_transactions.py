@@ -791,6 +791,64 @@ def test_a_cursor_that_is_left_open_is_closed(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def _blob(connection: sqlite3.Connection, *, readonly: bool) -> sqlite3.Blob:
+    connection.execute("INSERT INTO ledger VALUES (zeroblob(9))")
+    [(row,)] = connection.execute("SELECT max(rowid) FROM ledger").fetchall()
+    return connection.blobopen("ledger", "amount", row, readonly=readonly)
+
+
+def _cursor(connection: sqlite3.Connection, sql: str) -> sqlite3.Cursor:
+    cursor = sqlite3.Cursor(connection).execute(sql)
+    cursor.fetchone()
+    return cursor
+
+
+@pytest.mark.parametrize("raises", [True, False])
+@pytest.mark.parametrize(
+    "leave",
+    [
+        pytest.param(lambda connection: _blob(connection, readonly=False), id="blob"),
+        pytest.param(lambda connection: _blob(connection, readonly=True), id="blob-read"),
+        pytest.param(
+            lambda connection: _cursor(connection, "INSERT INTO ledger VALUES (1), (2) RETURNING 1"), id="write"
+        ),
+        pytest.param(lambda connection: _cursor(connection, "SELECT * FROM ledger UNION ALL SELECT 1"), id="read"),
+    ],
+)
+def test_what_a_function_leaves_open_keeps_nobody_waiting(
+    tmp_path: Path, leave: Callable[[sqlite3.Connection], object], raises: bool
+) -> None:
+    """Nothing can be committed beside it, and a traceback keeps it as well; that is no other process's fault."""
+    file, kept, calls = tmp_path / "runs.db", list[object](), list[int]()
+
+    def left(connection: sqlite3.Connection) -> int:
+        calls.append(1)
+        kept.append(leave(connection))
+        if raises:
+            raise ValueError("left")
+        return 1
+
+    @af.task
+    async def look(ctx: af.Context) -> int:
+        return ctx.transaction(left)
+
+    flow = af.flow(name="one")(lambda: look())
+
+    async def main() -> None:
+        async with af.Engine(file) as engine:
+            await engine.run(alone(deposit), {"amount": 1})
+            if raises:
+                assert isinstance(await failure(engine, flow), ValueError)
+            else:
+                assert await engine.run(flow) == 1
+            with contextlib.closing(sqlite3.connect(file)) as other, other:
+                other.execute("DELETE FROM ledger")
+            assert await engine.run(alone(deposit), {"amount": 3}) == 3
+        assert calls == [1]
+
+    asyncio.run(main())
+
+
 class Unclosable(sqlite3.Cursor):
     """A cursor whose author has forgotten that it is to be closed."""
 

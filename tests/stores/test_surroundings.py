@@ -356,14 +356,17 @@ def test_what_sqlite_cannot_take_is_a_plain_error(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-def test_a_connection_closes_only_the_cursors_of_a_loan() -> None:
+def test_a_connection_closes_only_what_a_loan_has_left_open() -> None:
     """What is read before and after a loan is the engine's, and goes on."""
     connection = sqlite3.connect(":memory:", factory=LendableConnection)
-    ours = connection.cursor()
+    connection.execute("CREATE TABLE ledger(amount)")
+    connection.execute("INSERT INTO ledger VALUES ('all')")
+    ours, blob = connection.cursor(), connection.blobopen("ledger", "amount", 1, readonly=True)
     connection.lend(lambda *_: sqlite3.SQLITE_OK)
     theirs = connection.cursor()
     connection.take_back()
-    assert ours.execute("SELECT 1").fetchall() == [(1,)]
+    assert ours.execute("SELECT 1").fetchall() == [(1,)] and blob.read() == b"all"
     with pytest.raises(sqlite3.ProgrammingError, match="closed cursor"):
         theirs.execute("SELECT 1")
+    blob.close()
     connection.close()
