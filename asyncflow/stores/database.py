@@ -52,6 +52,23 @@ _IN_PLAIN_WORDS = {
 
 
 _OF_THE_ENGINE = frozenset(("autocommit", "isolation_level"))
+# Methods whose effect lasts as long as the connection.
+_OUTLIVING = frozenset(
+    (
+        "create_aggregate",
+        "create_collation",
+        "create_function",
+        "create_window_function",
+        "deserialize",
+        "enable_load_extension",
+        "load_extension",
+        "set_authorizer",
+        "set_progress_handler",
+        "set_trace_callback",
+        "setconfig",
+        "setlimit",
+    )
+)
 
 
 class Interrupted(Exception):
@@ -64,23 +81,26 @@ class Interrupted(Exception):
 
 class LendableConnection(sqlite3.Connection):
     """
-    A connection that does not close while it is lent, and whose borrower leaves no open cursor or blob behind.
+    A connection that does not close while it is lent, and whose borrower sets nothing on it that lasts, and leaves no
+    open cursor or blob behind.
 
     One that is kept, or returned, would hold on to what it reads: nothing could be copied out of the log any more, and
     once another process has written, nothing could be written here.
     """
 
+    # What the borrower may do, if it is lent.
+    _guard: Guard | None = None
     # Those of the borrower, and its blobs, if it is lent; one that is dropped closes itself.
     _cursors: weakref.WeakSet[sqlite3.Cursor | sqlite3.Blob] | None = None
 
     def lend(self, guard: Guard) -> None:
         """Be lent from here on, and ask *guard* what the borrower may do."""
         self.set_authorizer(guard)
-        self._cursors = weakref.WeakSet()
+        self._guard, self._cursors = guard, weakref.WeakSet()
 
     def take_back(self) -> None:
         """Be lent no more, and close what the borrower has left open."""
-        cursors, self._cursors = self._cursors or (), None
+        cursors, self._guard, self._cursors = self._cursors or (), None, None
         self.set_authorizer(None)
         for cursor in cursors:
             # Not by a method of the borrower's. One that was never set up, or is at work in another thread, stays.
@@ -116,9 +136,13 @@ class LendableConnection(sqlite3.Connection):
         """Run one statement with each of several parameters."""
         return super().executemany(*args) if self._cursors is None else self.cursor().executemany(*args)
 
-    def blobopen(self, *args: Any, **kwargs: Any) -> sqlite3.Blob:
+    def blobopen(self, table: str, column: str, *args: Any, readonly: bool = False, name: str = "main") -> sqlite3.Blob:
         """Open one value of a row."""
-        blob = super().blobopen(*args, **kwargs)
+        # SQLite does not ask by itself here.
+        if self._guard is not None and not readonly:
+            if self._guard(sqlite3.SQLITE_UPDATE, table, column, name, None) != sqlite3.SQLITE_OK:
+                raise sqlite3.DatabaseError("not authorized")
+        blob = super().blobopen(table, column, *args, readonly=readonly, name=name)
         if self._cursors is not None:
             self._cursors.add(blob)
         return blob
@@ -128,6 +152,26 @@ class LendableConnection(sqlite3.Connection):
         if self._cursors is not None:
             raise TransactionMisuse("a transaction cannot close the connection, which is the engine's; leave it open")
         super().close()
+
+
+def _of_the_engine(name: str) -> Callable[..., Any]:
+    method = getattr(sqlite3.Connection, name)
+
+    def act(self: LendableConnection, *args: Any, **kwargs: Any) -> Any:
+        if self._cursors is not None:
+            raise TransactionMisuse(
+                f"a transaction cannot call {name}(), which would outlive it on the engine's connection; work out in "
+                "Python what a statement needs, and give it as a parameter"
+            )
+        return method(self, *args, **kwargs)
+
+    act.__doc__ = method.__doc__
+    return act
+
+
+# Some are not there in every Python.
+for _name in _OUTLIVING.intersection(dir(sqlite3.Connection)):
+    setattr(LendableConnection, _name, _of_the_engine(_name))
 
 
 class Database:

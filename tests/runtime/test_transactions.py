@@ -849,6 +849,56 @@ def test_what_a_function_leaves_open_keeps_nobody_waiting(
     asyncio.run(main())
 
 
+@pytest.mark.parametrize(
+    "act",
+    [
+        pytest.param(lambda connection: connection.set_authorizer(None), id="authorizer"),
+        pytest.param(lambda connection: connection.set_progress_handler(lambda: 1, 1), id="progress"),
+        pytest.param(lambda connection: connection.set_trace_callback(print), id="trace"),
+        pytest.param(lambda connection: connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 30), id="limit"),
+        pytest.param(lambda connection: connection.create_function("json_each", 1, lambda _: 1), id="function"),
+        pytest.param(lambda connection: connection.create_collation("BINARY", lambda _, __: 0), id="collation"),
+    ],
+)
+def test_what_would_outlive_a_transaction_is_refused(
+    path: Path | None, act: Callable[[sqlite3.Connection], object]
+) -> None:
+    """All other runs, and the journal itself, are written through the same connection."""
+
+    @af.task
+    async def change(ctx: af.Context) -> object:
+        return ctx.transaction(act)
+
+    async def main() -> None:
+        async with af.Engine(path) as engine:
+            error = await failure(engine, af.flow(name="one")(lambda: change()))
+            assert isinstance(error, af.TransactionMisuse) and "which would outlive it" in str(error)
+            assert await engine.run(alone(deposit), {"amount": 3}) == 3
+
+    asyncio.run(main())
+
+
+def test_a_blob_of_the_journal_can_be_read_and_not_written(tmp_path: Path) -> None:
+    """SQLite asks nobody when a value is opened by itself, and a record that is overwritten is lost."""
+
+    def body(connection: sqlite3.Connection, readonly: bool) -> int:
+        [(row,)] = connection.execute("SELECT max(rowid) FROM plans").fetchall()
+        with connection.blobopen("plans", "body", row, readonly=readonly) as blob:
+            return len(blob)
+
+    @af.task
+    async def look(ctx: af.Context, readonly: int) -> int:
+        return ctx.transaction(body, bool(readonly))
+
+    async def main() -> None:
+        async with af.Engine(tmp_path / "runs.db") as engine:
+            assert await engine.run(alone(look), {"amount": 1}) > 0
+            error = await failure(engine, alone(look), {"amount": 0})
+            assert isinstance(error, af.TransactionMisuse) and "'plans' is the journal's own" in str(error)
+
+    asyncio.run(main())
+
+
 class Unclosable(sqlite3.Cursor):
     """A cursor whose author has forgotten that it is to be closed."""
 
@@ -894,7 +944,7 @@ def test_transactions_of_many_runs_share_commits(tmp_path: Path) -> None:
         async with af.Engine(tmp_path / "runs.db") as engine:
 
             def watch(connection: sqlite3.Connection) -> None:
-                connection.set_trace_callback(statements.append)
+                sqlite3.Connection.set_trace_callback(connection, statements.append)
 
             def add_odd(connection: sqlite3.Connection, amount: int) -> int:
                 found = add(connection, amount)
