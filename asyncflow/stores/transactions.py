@@ -30,8 +30,9 @@ _KEEP_RECORD = "INSERT INTO records(run, number, at, body, checksum, state) VALU
 # Few, since others wait while their functions run.
 _BATCH_FUNCTIONS = 64
 
-# Whoever raised these, the file is in trouble: the run stops and can be resumed, instead of failing.
-_TROUBLE = frozenset((sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB))
+# Whoever raised these, the disk is in trouble: the run stops and can be resumed, instead of failing. That a database is
+# damaged is said of many a one; of ours, the statements beside the function say it.
+_TROUBLE = frozenset((sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR))
 
 
 class Overtaken(Exception):

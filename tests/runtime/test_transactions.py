@@ -708,6 +708,27 @@ def test_a_full_disk_stops_the_run_and_keeps_nothing(tmp_path: Path) -> None:
     assert written(file) == [10] * 20 + [1]
 
 
+def test_another_database_that_is_damaged_fails_the_task_alone(tmp_path: Path) -> None:
+    """A function that imports from one would stop its run each time that it is resumed, and blame the journal."""
+    damaged = tmp_path / "other.db"
+    damaged.write_bytes(b"not a database" * 100)
+
+    def take_over(connection: sqlite3.Connection) -> list[Any]:
+        with contextlib.closing(sqlite3.connect(damaged)) as other:
+            return other.execute("SELECT * FROM sqlite_schema").fetchall()
+
+    @af.task
+    async def look(ctx: af.Context) -> Any:
+        return ctx.transaction(take_over)
+
+    async def main() -> None:
+        async with af.Engine(tmp_path / "runs.db") as engine:
+            error = await failure(engine, af.flow(name="one")(lambda: look()))
+            assert isinstance(error, sqlite3.DatabaseError) and "not a database" in str(error)
+
+    asyncio.run(main())
+
+
 def test_who_was_overtaken_writes_nothing(tmp_path: Path) -> None:
     """Its new owner runs the task again, so here the function is not even called."""
     file, calls = tmp_path / "runs.db", list[int]()
