@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
 from pathlib import Path
 
 from asyncflow.errors import InputError, StoreError
@@ -23,14 +25,15 @@ async def backup(source: str, shown: str, target: str) -> None:
             await reading.fetch("VACUUM INTO ?", (str(part),))
         finally:
             await reading.close()
-        copy = await Database.connect(str(part), shown=target, mode="rwc")
+        copy = await Database.connect(str(part), shown=target, mode="rw")
         try:
             await copy.call(_disown)
         finally:
             await copy.close()
         _put(part, whole, target)
     finally:
-        part.unlink(missing_ok=True)  # one entry of a folder; the copy itself was made in a thread
+        with contextlib.suppress(OSError):  # as a rule since it never came to be
+            part.unlink()  # one entry of a folder; the copy itself was made in a thread
 
 
 def _disown(connection: LendableConnection) -> None:
@@ -48,9 +51,8 @@ def _places(target: str) -> tuple[Path, Path]:
         raise InputError(f"there is something at {target!r} already; give a backup a name of its own")
     if not whole.parent.is_dir():
         raise InputError(f"backup {target!r} cannot be made: there is no folder {str(whole.parent)!r}; create it first")
-    part = Path(f"{whole}-{os.getpid()}-part")
-    part.unlink(missing_ok=True)
-    return part, whole
+    # Of several to one name, each makes its own, and one of them is put in place.
+    return Path(f"{whole}-{secrets.token_hex(4)}-part"), whole
 
 
 def _put(part: Path, whole: Path, target: str) -> None:

@@ -198,7 +198,7 @@ class Database:
         Args:
             path: Its real path.
             shown: Its name in messages, as the user gave it.
-            mode: "ro" to read, or "rwc" to write and to make it if it is not there.
+            mode: "ro" to read, "rw" to write, or "rwc" to make it as well if it is not there.
         """
         address = f"{Path(path).as_uri()}?mode={mode}"
         try:

@@ -9,6 +9,7 @@ import fcntl
 import os
 import resource
 import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -237,6 +238,29 @@ def test_a_backup_that_cannot_be_put_in_place_leaves_nothing_behind(
     folder.mkdir()
     asyncio.run(main())
     assert list(af.verify(folder / "copy.db")) == []
+
+
+def test_of_two_backups_to_one_name_at_once_one_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two timers that go off at once would leave no backup at all."""
+    copy, both, disown = tmp_path / "copy.db", threading.Barrier(2, timeout=30), backup_module._disown
+
+    def meet(connection: LendableConnection) -> None:
+        both.wait()
+        disown(connection)
+
+    monkeypatch.setattr(backup_module, "_disown", meet)
+
+    async def main() -> None:
+        async with opened(tmp_path / "runs.db") as store:
+            await create(store, "a")
+            told = await asyncio.gather(*(store.backup(str(copy)) for _ in range(2)), return_exceptions=True)
+            [error] = [each for each in told if each is not None]
+            assert isinstance(error, InputError)
+        async with opened(copy) as store:
+            assert await numbers(store, "a") == [0]
+
+    asyncio.run(main())
+    assert [each.name for each in tmp_path.glob("*part*")] == []
 
 
 def test_an_engine_in_memory_has_nothing_to_copy() -> None:
