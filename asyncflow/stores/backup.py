@@ -18,7 +18,10 @@ async def backup(source: str, shown: str, target: str) -> None:
     It is read through a connection of its own, in one transaction: commits go on behind it, and the log grows by them
     until it is done.
     """
-    part, whole = _places(target)
+    try:
+        part, whole = _places(target)
+    except OSError as error:
+        raise StoreError(f"backup {target!r} cannot be made there: {error.strerror}", path=target) from error
     try:
         reading = await Database.connect(source, shown=shown, mode="ro")
         try:
@@ -46,6 +49,8 @@ def _disown(connection: LendableConnection) -> None:
 
 def _places(target: str) -> tuple[Path, Path]:
     """Return where the copy is made, and where it goes once it is whole."""
+    if "\0" in target:
+        raise InputError(f"{target!r} cannot be the name of a file; give a backup another")
     whole = Path(os.path.realpath(target))
     if whole.exists():
         raise InputError(f"there is something at {target!r} already; give a backup a name of its own")

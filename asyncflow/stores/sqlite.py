@@ -120,7 +120,7 @@ class SqliteStore:
 
     def __init__(self, path: str | os.PathLike[str], *, codec: Codec, lease: float = LEASE) -> None:
         self.location = self._shown = os.fsdecode(path)
-        if self._shown in ("", ":memory:") or self._shown.startswith("file:"):
+        if self._shown in ("", ":memory:") or self._shown.startswith("file:") or "\0" in self._shown:
             raise StoreError(f"{self._shown!r} is not the path of a file; Engine() without a path keeps runs in memory")
         self._codec = codec
         self._lease = lease
@@ -166,7 +166,11 @@ class SqliteStore:
 
     async def _open(self) -> None:
         try:
-            self._check_path()
+            try:
+                self._check_path()
+            except OSError as error:
+                words = f"journal {self._shown!r} cannot be looked at: {error.strerror}"
+                raise StoreError(words, path=self._shown) from error
             self._database = await Database.connect(self._path, shown=self._shown, mode="rwc")
             self._locks = OwnerLocks(self._path)
             if wal_lock.is_needed():
@@ -200,6 +204,8 @@ class SqliteStore:
         path = Path(self._path)
         if path.is_dir():
             raise StoreError(f"{self._shown!r} is a folder; name a file in it for the journal", path=self._shown)
+        if path.exists() and not path.is_file():
+            raise StoreError(f"{self._shown!r} is no ordinary file; give the path of another", path=self._shown)
         if not path.parent.is_dir():
             raise StoreError(
                 f"journal {self._shown!r} cannot be made: there is no folder {str(path.parent)!r}; create it first",

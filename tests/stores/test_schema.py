@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from asyncflow.codec import Codec
-from asyncflow.errors import NotAJournal, SchemaTooNew, StoreError
+from asyncflow.errors import InputError, NotAJournal, SchemaTooNew, StoreError
 from asyncflow.stores import schema
 from asyncflow.stores.sqlite import SqliteStore
 from tests.stores.journals import append, create, numbers, opened
@@ -161,7 +161,7 @@ def test_several_that_make_the_same_file_at_once_make_one(tmp_path: Path) -> Non
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("path", [":memory:", "", "file:runs.db"])
+@pytest.mark.parametrize("path", [":memory:", "", "file:runs.db", "runs\0.db"])
 def test_what_names_no_file_is_refused(path: str) -> None:
     """SQLite would take these for something else than a file, or a file for something else."""
     with pytest.raises(StoreError, match=r"is not the path of a file; Engine\(\) without a path keeps runs in memory"):
@@ -172,6 +172,32 @@ def test_a_folder_is_not_a_journal(tmp_path: Path) -> None:
     """The commonest slip: the folder instead of the file in it."""
     with pytest.raises(StoreError, match="is a folder; name a file in it"):
         open_and_close(tmp_path)
+
+
+def test_what_is_no_ordinary_file_is_left_alone(tmp_path: Path) -> None:
+    """A pipe or a device would be written to, and keep nothing."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in ("/dev/null", tmp_path / "pipe"):
+        with pytest.raises(StoreError, match="is no ordinary file; give the path of another"):
+            open_and_close(path)
+    assert beside(tmp_path / "pipe") == ["pipe"]
+
+
+def test_a_name_that_is_too_long_is_a_plain_error(tmp_path: Path) -> None:
+    """Names are made of what people type, and a web application has none but our own errors in mind."""
+    with pytest.raises(StoreError, match="cannot be looked at: File name too long"):
+        open_and_close(tmp_path / ("x" * 300))
+
+    async def copy(name: str) -> None:
+        async with opened(tmp_path / "runs.db") as store:
+            await store.backup(str(tmp_path / name))
+
+    with pytest.raises(StoreError, match="cannot be opened"):
+        asyncio.run(copy("x" * 250))
+    with pytest.raises(StoreError, match="cannot be made there: File name too long"):
+        asyncio.run(copy("x" * 300))
+    with pytest.raises(InputError, match="cannot be the name of a file"):
+        asyncio.run(copy("x\0"))
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
