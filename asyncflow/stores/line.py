@@ -110,12 +110,12 @@ class Release:
 class Errand:
     """
     What else is to be done with the connection. ``done`` may be cancelled. Once it ``is_begun`` it may have been done,
-    if nobody has been told; it is then done again if it ``is_idempotent``.
+    if nobody has been told; it is then done again unless it ``is_once``.
     """
 
     work: Callable[[LendableConnection], Any]
     done: asyncio.Future[Any]
-    is_idempotent: bool
+    is_once: bool
     is_begun: bool = False
 
 

@@ -58,7 +58,8 @@ class Purge:
             due = [(key, owner or 0, epoch) for key, _, owner, epoch, is_due in page if is_due]
             run_ids = {key: run_id for key, run_id, *_ in page}
             for begin in range(0, len(due), _RUNS):
-                gone = await self._step(_taking_out(due[begin : begin + _RUNS]))
+                # Those that went would not be among those that go if it were done again.
+                gone = await self._step(_taking_out(due[begin : begin + _RUNS]), is_once=True)
                 for key in gone:
                     told(run_ids[key])
                 await self._clear(gone)
@@ -73,8 +74,8 @@ class Purge:
                 while await self._step(_of(clear, few)):
                     pass
 
-    async def _step(self, step: Callable[[LendableConnection], T]) -> T:
-        return await self._writer.run(step, log_bytes=STEP_LOG_BYTES)
+    async def _step(self, step: Callable[[LendableConnection], T], *, is_once: bool = False) -> T:
+        return await self._writer.run(step, log_bytes=STEP_LOG_BYTES, is_once=is_once)
 
 
 def _drop_false_notes(connection: LendableConnection) -> bool:

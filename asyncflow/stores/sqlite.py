@@ -225,7 +225,7 @@ class SqliteStore:
         try:
             await writer.drain()
             writer.is_leaving = True
-            await writer.run(lambda connection: claims.leave(connection, self._owner), is_idempotent=True)
+            await writer.run(lambda connection: claims.leave(connection, self._owner))
         finally:
             self._writer = None
             await self._let_go()
@@ -288,7 +288,8 @@ class SqliteStore:
                 raise self._busy(run_id, found.owner, found.host, found.pid)
             line = Line(run_id, found.durability, found.key, found.epoch + 1, state=RunState(found.state))
             with self._attending(run_id):
-                claiming = writer.run(partial(claims.claim, line=line, owner=found.owner, new_owner=self._owner))
+                claim = partial(claims.claim, line=line, owner=found.owner, new_owner=self._owner)
+                claiming = writer.run(claim, is_once=True)
                 if await self._take_over(line, claiming):
                     self._lines.add(line)
                     return SqliteJournal(self, writer, self._codec, line)
@@ -433,7 +434,7 @@ class SqliteStore:
         words = reason.encode("utf-8", "replace").decode("utf-8")
         # Not by its id in one statement: an index that is damaged could name another run.
         key = (await reader.standing(run_id)).key
-        await writer.run(lambda connection: claims.ask(connection, key, kind, words))
+        await writer.run(lambda connection: claims.ask(connection, key, kind, words), is_once=True)
 
     async def beat(self, runs: Collection[str] | None = None) -> list[Request]:
         """

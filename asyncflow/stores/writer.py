@@ -183,15 +183,15 @@ class Writer:
             await asyncio.shield(append.watcher)
 
     def run(
-        self, work: Callable[[LendableConnection], T], *, log_bytes: int = 0, is_idempotent: bool = False
+        self, work: Callable[[LendableConnection], T], *, log_bytes: int = 0, is_once: bool = False
     ) -> asyncio.Future[T]:
         """
         Call *work* with the connection, in its thread and between two batches, even if nobody waits for it any more;
-        *log_bytes* is how far the log may grow by it. What an interrupt has cut off is done again if it
-        *is_idempotent*, and a StoreError otherwise.
+        *log_bytes* is how far the log may grow by it. What an interrupt has cut off is done again, and is a StoreError
+        if it *is_once*, so that doing it again would differ.
         """
         done: asyncio.Future[T] = self._loop.create_future()
-        self._errands.append(Errand(work, done, is_idempotent))
+        self._errands.append(Errand(work, done, is_once))
         self._log_bytes += _COMMIT_BYTES + log_bytes
         self._begin()
         return done
@@ -332,7 +332,7 @@ class Writer:
         """Run an errand, and tell who has asked for it how that went."""
         done = errand.done
         try:
-            if errand.is_begun and not errand.is_idempotent:
+            if errand.is_begun and errand.is_once:
                 raise await self._cut_off()
             errand.is_begun = True
             # Not synced: whatever depends on it is committed, and then synced, behind it.

@@ -302,6 +302,34 @@ def test_an_interrupt_within_an_errand_hangs_nobody_and_leaves_a_run_that_can_be
         runner.run(session.store.close())
 
 
+@pytest.mark.parametrize(
+    "ask",
+    [
+        pytest.param(lambda store: store.save_plan("plan", lambda: b"plan", run_id="run"), id="plan"),
+        pytest.param(lambda store: store.purge(0.0, [RunState.FAILED], lambda _: None), id="purge"),
+        pytest.param(lambda store: store.beat(), id="beat"),
+    ],
+)
+def test_an_interrupt_within_what_can_be_done_again_has_it_done(
+    tmp_path: Path, ask: Callable[[SqliteStore], Coroutine[Any, Any, Any]]
+) -> None:
+    """A purge or a heartbeat that fails by a signal would look like a fault of the file."""
+    with asyncio.Runner() as runner:
+        session = Session(tmp_path / "runs.db", runner)
+        session.make("run", "process")
+        place, has_come = 0, True
+        while has_come:
+            place += 1
+            runner.run(session.store.request("run", "cancel", ""))
+            runner.run(session.store.beat())  # which the next one forgets
+            interrupt = Interrupt(place, WRITING)
+            doing = session.do(ask(session.store), interrupt)
+            has_come = interrupt.has_come
+            assert doing.exception() is None or isinstance(doing.exception(), KeyboardInterrupt)
+        assert place > 20, "an errand has more lines than that"
+        runner.run(session.store.close())
+
+
 def test_an_interrupt_as_work_begins_has_nobody_do_it_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of two one takes away an errand that nobody has done, and who asked for that waits for ever."""
     done: list[str] = []
