@@ -7,7 +7,7 @@ well; :mod:`~asyncflow.stores.pulse` has how, and what the file contains. Byte 0
 who write take turns where they must. The file stays in place.
 
 Two properties of POSIX locks shape this module. A process never conflicts with itself, so who lives *here* is kept in a
-set. And closing any descriptor of the file drops all locks the process has on it, so there is one descriptor for each
+table. And closing any descriptor of the file drops all locks the process has on it, so there is one descriptor for each
 file in a process, shared by all its stores.
 """
 
@@ -44,7 +44,8 @@ class _LockFile:
         # Of those in this process who want byte 0; whoever has it can tell that it has, see ``WalLock.mend``.
         self.mutex = threading.RLock()
         self.users = 0
-        self.held: set[int] = set()
+        # By whom. A key that was rolled back may be given to another store before the first has let it go.
+        self.held: dict[int, OwnerLocks] = {}
 
     def try_lock(self) -> bool:
         """Lock byte 0, and return whether that worked; False means that another process has it."""
@@ -117,7 +118,7 @@ class OwnerLocks:
                 raise StoreError(
                     f"owner {key} of {self._path!r} is another process; was the journal replaced by a copy?"
                 )
-            file.held.add(key)
+            file.held[key] = self
         try:
             self._pulses[key] = Pulse(file.descriptor, key, lease)
         except OSError as error:
@@ -131,8 +132,8 @@ class OwnerLocks:
         if pulse is not None:
             pulse.stop()
         with _guard:
-            if key in file.held:
-                file.held.discard(key)
+            if file.held.get(key) is self:
+                del file.held[key]
                 _unlock(file.descriptor, key)
 
     def is_alive(self, key: int) -> bool:

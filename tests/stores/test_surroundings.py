@@ -183,6 +183,20 @@ def test_an_owner_that_cannot_show_life_is_none(tmp_path: Path, monkeypatch: pyt
     locks.close()
 
 
+def test_who_lets_a_key_go_late_takes_it_from_nobody(tmp_path: Path) -> None:
+    """A store whose opening fails may be told so after another has been given its key, which then would seem dead."""
+    first, second = OwnerLocks(str(tmp_path / "runs.db")), OwnerLocks(str(tmp_path / "runs.db"))
+    asks = "from asyncflow.stores.owners import OwnerLocks\nprint(OwnerLocks(sys.argv[1]).is_held(3))"
+    first.hold(3)
+    second.hold(3)
+    first.let_go(3)
+    assert second.is_held(3) and said(asks, tmp_path / "runs.db") == "True"
+    second.let_go(3)
+    assert not second.is_held(3) and said(asks, tmp_path / "runs.db") == "False"
+    first.close()
+    second.close()
+
+
 def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some network file systems have none; everybody would take everybody else for dead."""
 
