@@ -93,6 +93,11 @@ class LendableConnection(sqlite3.Connection):
     # Those of the borrower, and its blobs, if it is lent; one that is dropped closes itself.
     _cursors: weakref.WeakSet[sqlite3.Cursor | sqlite3.Blob] | None = None
 
+    @property
+    def is_lent(self) -> bool:
+        """Whether a borrower has it."""
+        return self._cursors is not None
+
     def lend(self, guard: Guard) -> None:
         """Be lent from here on, and ask *guard* what the borrower may do."""
         self.set_authorizer(guard)
@@ -158,7 +163,7 @@ def _of_the_engine(name: str) -> Callable[..., Any]:
     method = getattr(sqlite3.Connection, name)
 
     def act(self: LendableConnection, *args: Any, **kwargs: Any) -> Any:
-        if self._cursors is not None:
+        if self.is_lent:
             raise TransactionMisuse(
                 f"a transaction cannot call {name}(), which would outlive it on the engine's connection; work out in "
                 "Python what a statement needs, and give it as a parameter"
