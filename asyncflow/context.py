@@ -151,8 +151,9 @@ class Context:
         *fn* is a plain function, called in the writer's thread, which writes for nobody else meanwhile: let it be
         quick, and wait for nothing but its *connection* (a :class:`sqlite3.Connection`). It may be called again after
         what it wrote was taken back, so all that it does must be on that connection, which it may use for tables of its
-        own (make them there, or beforehand with any connection to the file), but not to commit, roll back or attach.
-        A savepoint inside is fine; foreign keys are not enforced. What it raises undoes what it wrote, and fails the
+        own (make them there, or beforehand with any connection to the file), but not to commit, roll back or attach,
+        nor to set on it what would outlast the transaction, such as functions, collations, limits and handlers. A
+        savepoint inside is fine; foreign keys are not enforced. What it raises undoes what it wrote, and fails the
         attempt like an exception of the body; a cancel or a time limit does not reach it.
 
         An engine without a file has a database in memory for this, which ends with it; *fn* is called on the loop then.
