@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import linecache
 import sqlite3
 import sys
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any
@@ -38,6 +39,13 @@ pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:R
 
 COMMITTING = (commit, owners, wal_lock)
 WRITING = (*COMMITTING, claims, database, errand, line, loan, on_loop, transactions, writer)
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """What an interrupt has left behind complains here, and not in another test."""
+    yield
+    gc.collect()
 
 
 class Interrupt:
