@@ -42,6 +42,18 @@ def test_a_holder_that_is_stopped_is_waited_for_only_so_long(tmp_path: Path) -> 
     locks.close()
 
 
+def test_who_lets_go_of_whatever_it_may_have_leaves_to_another_what_is_the_other_s(tmp_path: Path) -> None:
+    """An interrupt may have come before the lock was taken, and by now somebody else has it."""
+    locks = OwnerLocks(str(tmp_path / "runs.db"))
+    lock = WalLock(locks.turn, shown="runs.db", patience=0.01)
+    with ThreadPoolExecutor(1) as another:
+        assert another.submit(locks.turn.mutex.acquire, False).result()
+        lock.mend()
+        assert not locks.turn.mutex.acquire(blocking=False)
+        another.submit(locks.turn.mutex.release).result()
+    locks.close()
+
+
 def test_a_transaction_is_one_turn(tmp_path: Path) -> None:
     """Who came between two of its statements would wait for SQLite's lock with the other's turn in hand."""
     locks, database = OwnerLocks(str(tmp_path / "runs.db")), sqlite3.connect(":memory:", isolation_level=None)

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 import asyncflow as af
-from asyncflow import RunState, TaskState
+from asyncflow import RunState, TaskState, heart
 from asyncflow.graph.flow import Flow
+from asyncflow.interfaces import Request
 from asyncflow.observers import Capture
 from asyncflow.runtime.values import RunValues
 from tests.runtime.loops import LoopClock, others, run, until
@@ -683,6 +684,24 @@ def test_a_heartbeat_goes_on_after_any_failure(caplog: pytest.LogCaptureFixture,
 
     asyncio.run(main())
     assert "the heartbeat could not be written" in caplog.text
+
+
+def test_what_is_asked_of_a_run_that_has_just_ended_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It ended while the question was read; what is asked of the others is done."""
+    monkeypatch.setattr(heart, "HEARTBEAT", 0.0)
+
+    async def beat(runs: Any) -> list[Request]:
+        return [Request(run_id, "cancel", "from elsewhere") for run_id in ("gone", "r")]
+
+    async def main() -> None:
+        async with af.Engine(tmp_path / "runs.db") as engine:
+            engine._store.beat = beat  # type: ignore[method-assign]
+            with pytest.raises(af.RunCancelled, match="from elsewhere"):
+                await engine.run(behind(Door()), run_id="r")
+
+    asyncio.run(main())
 
 
 def test_a_run_that_has_ended_tells_so_although_its_inputs_cannot_be_read(

@@ -126,6 +126,23 @@ def test_where_sqlite_is_mended_no_turns_are_taken(tmp_path: Path, monkeypatch: 
     assert not taken
 
 
+def test_an_interrupt_leaves_no_transaction_open_where_no_turns_are_taken(tmp_path: Path) -> None:
+    """What is done next would be part of it."""
+
+    def interrupted(connection: LendableConnection) -> None:
+        connection.execute("BEGIN")
+        raise KeyboardInterrupt
+
+    async def main() -> None:
+        database = await Database.connect(str(tmp_path / "any.db"), shown="any.db", mode="rwc")
+        with pytest.raises(KeyboardInterrupt):
+            database._connection.here(interrupted)
+        assert not await database.call(lambda connection: connection.in_transaction)
+        await database.close()
+
+    asyncio.run(main())
+
+
 def test_a_store_that_was_never_opened_is_closed_for_nothing(tmp_path: Path) -> None:
     """Who cleans up after a failed opening need not know how far it had come."""
 

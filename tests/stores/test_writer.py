@@ -473,6 +473,23 @@ def test_a_bug_of_the_writer_is_told_once_and_leaves_nobody_waiting(
     assert [type(error) for error in heard] == [KeyError]
 
 
+def test_a_bug_of_the_writer_behind_a_commit_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for anything; others go on."""
+    heard: list[BaseException] = []
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.append(context["exception"]))
+        async with opened(tmp_path / "runs.db") as store:
+            journal = await create(store, "a", durability="full")
+            with monkeypatch.context() as patched:
+                patched.setattr(Writer, "_comes_more", lambda *_: {}["bug"])
+                await append(journal, 1)
+            await append(journal, 2)
+
+    asyncio.run(main())
+    assert [type(error) for error in heard] == [KeyError]
+
+
 def test_as_many_runs_as_fit_begin_and_end_in_one_commit(tmp_path: Path) -> None:
     """The largest statements are within what SQLite takes."""
 
