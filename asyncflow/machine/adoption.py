@@ -22,7 +22,7 @@ class Adoption(Choices):
         """
         Go on under another *plan*: every task keeps its state by its path.
 
-        Whether the plan fits is for ``graph.record`` to say, before. A task that is gone keeps its last state in
+        Whether the plan fits is for ``machine.fit`` to say, before. A task that is gone keeps its last state in
         ``retired``; a new one is PENDING. Called right before the ``RunResumed`` that names the plan.
         """
         self._has_changed = True

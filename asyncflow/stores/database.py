@@ -120,7 +120,7 @@ class LendableConnection(sqlite3.Connection):
                     sqlite3.Cursor.close(stray)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in _OF_THE_ENGINE and self._cursors is not None:
+        if name in _OF_THE_ENGINE and self.is_lent:
             raise TransactionMisuse(
                 f"a transaction cannot set {name}, which would end or outlive it; leave it as it is"
             )
@@ -154,12 +154,12 @@ class LendableConnection(sqlite3.Connection):
 
     def close(self) -> None:
         """Close it, unless it is lent."""
-        if self._cursors is not None:
+        if self.is_lent:
             raise TransactionMisuse("a transaction cannot close the connection, which is the engine's; leave it open")
         super().close()
 
 
-def _of_the_engine(name: str) -> Callable[..., Any]:
+def _refused_while_lent(name: str) -> Callable[..., Any]:
     method = getattr(sqlite3.Connection, name)
 
     def act(self: LendableConnection, *args: Any, **kwargs: Any) -> Any:
@@ -176,7 +176,7 @@ def _of_the_engine(name: str) -> Callable[..., Any]:
 
 # Some are not there in every Python.
 for _name in _OUTLIVING.intersection(dir(sqlite3.Connection)):
-    setattr(LendableConnection, _name, _of_the_engine(_name))
+    setattr(LendableConnection, _name, _refused_while_lent(_name))
 
 
 class Database:

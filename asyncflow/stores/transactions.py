@@ -39,7 +39,7 @@ class Overtaken(Exception):
     """The run has another epoch than the one under which it was claimed."""
 
 
-class Interrupted(Exception):
+class Undone(Exception):
     """All that shared a transaction has been rolled back, because of one; the others are to be done again."""
 
     def __init__(self, culprit: JointAppend, result: Result) -> None:
@@ -164,9 +164,9 @@ async def commit(database: Database, batch: list[JointAppend]) -> tuple[dict[Joi
     while True:
         try:
             return results, await database.call(_keep, left, results)
-        except Interrupted as interrupted:
-            results[interrupted.culprit] = interrupted.result
-            left.remove(interrupted.culprit)
+        except Undone as undone:
+            results[undone.culprit] = undone.result
+            left.remove(undone.culprit)
 
 
 def _keep(connection: LendableConnection, batch: list[JointAppend], results: dict[JointAppend, Result]) -> int:
@@ -192,9 +192,9 @@ def _keep_one(connection: LendableConnection, append: JointAppend, number: int) 
             record, blobs = append.make(connection)
     except BaseException as error:
         if _is_trouble(error):
-            raise Interrupted(append, error) from error
+            raise Undone(append, error) from error
         if not connection.in_transaction:
-            raise Interrupted(append, Failure(error)) from error
+            raise Undone(append, Failure(error)) from error
         connection.execute(f"ROLLBACK TO {SAVEPOINT}")
         _release(connection)
         return Failure(error)
@@ -208,7 +208,7 @@ def _keep_one(connection: LendableConnection, append: JointAppend, number: int) 
             connection.execute(USE_BLOB, (key, digest))
         _release(connection)
     except sqlite3.Error as error:
-        raise Interrupted(append, error) from error
+        raise Undone(append, error) from error
     return Kept(record, len(body) + sum(map(len, blobs.values())))
 
 
